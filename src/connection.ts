@@ -72,6 +72,7 @@ import {
   kReset,
   kSecure,
   kShut,
+  kTaken,
   kTakeOver,
   kTakes,
   kTransport,
@@ -450,7 +451,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     const opened = this.#call(onConnect)
     if (!isThenable(opened)) return this.#start(Stop.Opening)
     this.#syncReading()
-    this.#follow(opened, () => this.#start(Stop.Opening))
+    this.#follow(opened, () => {
+      this.#lastActive = Math.ceil(this[kSettings].clock.now()) // until now the silence was ours
+      this.#start(Stop.Opening)
+    })
   }
 
   /**
@@ -705,6 +709,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     return this.#state === State.Closed
   }
 
+  get [kTaken](): number {
+    return this.bytesWritten - this.#socket.unacknowledgedBytes
+  }
+
   get [kIsFull](): boolean {
     return this.#is(Bit.Full) || this.#isShakingHands()
   }
@@ -714,6 +722,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   [kRelease](): void {
+    if ((this.#stops & Stop.Pipe) !== 0) this.#lastActive = Math.ceil(this[kSettings].clock.now())
     this.#startApart(Stop.Pipe)
   }
 
@@ -1529,10 +1538,20 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     const { clock } = connection[kSettings]
     const left = connection.bytesWritten === takenBefore ? 0 : connection.#socket.unacknowledgedBytes
     const taken = connection.#bytesWritten - left
-    const isAtWork = connection.#inFlight > 0 || (left > 0 && taken - takenBefore >= FLUSH_LEAST_BYTES)
-    const silence = isAtWork ? 0 : clock.now() - connection.#lastActive
+    const isReading = left > 0 && taken - takenBefore >= FLUSH_LEAST_BYTES
+    const silence = isReading || connection.#isAtWork ? 0 : clock.now() - connection.#lastActive
     if (silence >= idleTimeoutMs) return connection.#closeAs('timeout')
     connection.#timer = clock.after(idleTimeoutMs - silence, Connection.#checkIdle, connection, taken)
+  }
+
+  /**
+   * Then a silence is not the peer's: messages wait for a callback, or for room in the destination of a pipe, whose
+   * peer is reading.
+   */
+  get #isAtWork(): boolean {
+    if (this.#inFlight > 0 || (this.#stops & Stop.Opening) !== 0) return true
+    if ((this.#stops & Stop.Codec) !== 0 && this[kIsOpening]) return true // a handshake has a time-out of its own
+    return (this.#stops & Stop.Pipe) !== 0 && this.#rare?.pipes?.hasMoved(FLUSH_LEAST_BYTES) === true
   }
 
   #setDeadline(kind: string, ms: number): void {

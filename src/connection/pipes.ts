@@ -3,7 +3,7 @@
 
 import { apart } from '../loop/apart.ts'
 import type { Role } from '../protocol.ts'
-import { kHold, kIsFull, kIsOver, kRelease, kShut } from './symbols.ts'
+import { kHold, kIsFull, kIsOver, kRelease, kShut, kTaken } from './symbols.ts'
 
 /** What a connection does for its pipes. */
 interface Piped {
@@ -11,6 +11,8 @@ interface Piped {
   readonly [kIsOver]: boolean
   /** It takes no messages for a while. */
   readonly [kIsFull]: boolean
+  /** How many bytes its peer has acknowledged. */
+  readonly [kTaken]: number
   /** A destination is full: delivers nothing until `[kRelease]()`. */
   [kHold](): void
   [kRelease](): void
@@ -28,6 +30,8 @@ export class Pipes {
   /** Its peer has sent something through the pipe, and nothing has come back since. */
   #isOwed = false
   #hasEnded = false
+  /** What the destination's peer had acknowledged when `hasMoved` was called. */
+  #takenBefore = 0
 
   constructor(connection: Piped, role: Role) {
     this.#connection = connection
@@ -53,6 +57,14 @@ export class Pipes {
     else if (from[kIsOver]) to.close()
     else if (to[kIsFull]) from[kHold]()
     else from[kRelease]()
+  }
+
+  /** Whether the destination's peer has acknowledged at least `bytes` since the last call. */
+  hasMoved(bytes: number): boolean {
+    const taken = this.#destination === null ? 0 : this.#destination.#connection[kTaken]
+    const hasMoved = taken - this.#takenBefore >= bytes
+    this.#takenBefore = taken
+    return hasMoved
   }
 
   /** A message of this end goes to the destination. */

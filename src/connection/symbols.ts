@@ -52,6 +52,8 @@ export const kSecure = Symbol('secure')
 
 /** It takes no messages for a while: its send buffer has reached its limit, or TLS is being negotiated. */
 export const kIsFull = Symbol('is full')
+/** How many bytes its peer has acknowledged. Reading this takes a system call. */
+export const kTaken = Symbol('taken')
 /** The destination of its pipe is full: it delivers nothing. */
 export const kHold = Symbol('hold')
 /** The destination has room again, or is another one. */

@@ -5,7 +5,9 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { tcp } from '../../protocols/tcp.ts'
 import { text } from '../../protocols/text.ts'
+import { websocket } from '../../protocols/websocket/websocket.ts'
 import type { AnyConnection } from '../../src/connection.ts'
+import { withResolvers } from '../../src/deferred.ts'
 import { codeOf, ProtocolError } from '../../src/errors.ts'
 import type { AnyProtocol, CodecIo } from '../../src/protocol.ts'
 import { open, type Wire } from '../../src/testing.ts'
@@ -13,6 +15,9 @@ import { deferred, scripted } from '../support/codecs.ts'
 import { nextTurn, until } from '../support/until.ts'
 
 const CHUNK = 65_536
+const HANDSHAKE =
+  'GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
+  'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n'
 
 test('a flood behind slow handlers stops being read, and all of it is handled in its turn', async () => {
   const wire: Wire<string, string | Uint8Array> = open(text, { onMessage: () => wire.advance(0.5) })
@@ -202,6 +207,61 @@ test('a peer that takes bytes from the kernel all the time is not idle; one that
     wire.advance(1000)
     assert.is(connection.closeReason, 'timeout')
   }
+})
+
+test('a source that is held back is not idle while the peer of its destination reads; its silence counts from then on', () => {
+  const source = open(tcp, { idleTimeoutMs: 1000 })
+  const destination = open(tcp, { maxSendBufferSize: 100_000 })
+  source.connection.pipe(destination.connection)
+  destination.hold()
+  source.receive(Buffer.alloc(200_000))
+  assert.not(source.socket.isReading)
+  for (let left = 160_000; left >= 100_000; left -= 20_000) {
+    destination.socket.queuedBytes = left
+    source.advance(1000)
+    assert.is(source.connection.getStatus(false), 'ESTABLISHED', `${left} left`)
+  }
+  source.advance(900)
+  destination.drain()
+  assert.ok(source.socket.isReading)
+  source.advance(900)
+  assert.is(source.connection.getStatus(false), 'ESTABLISHED')
+  source.advance(100)
+  assert.is(source.connection.closeReason, 'timeout')
+})
+
+test('a source is as idle as its destination when the peer of that does not read', () => {
+  const source = open(tcp, { idleTimeoutMs: 1000 })
+  const destination = open(tcp, { maxSendBufferSize: 100_000 })
+  source.connection.pipe(destination.connection)
+  destination.hold()
+  source.receive(Buffer.alloc(200_000))
+  source.advance(2000)
+  assert.is(source.connection.closeReason, 'timeout')
+})
+
+test('a connection is not idle while onConnect is at work; its silence counts from then on', async () => {
+  const looking = withResolvers()
+  const wire = open(text, { idleTimeoutMs: 1000, onConnect: () => looking.promise })
+  wire.receive('hello\n')
+  wire.advance(2500)
+  assert.is(wire.connection.getStatus(false), 'ESTABLISHED')
+  looking.resolve()
+  await until(() => wire.messages.length === 1)
+  wire.advance(900)
+  assert.is(wire.connection.getStatus(false), 'ESTABLISHED')
+  wire.advance(600)
+  assert.is(wire.connection.closeReason, 'timeout')
+})
+
+test('a WebSocket is not idle while onWebSocketConnect is at work', async () => {
+  const looking = withResolvers()
+  const wire = open(websocket(), { idleTimeoutMs: 1000, onWebSocketConnect: () => looking.promise })
+  wire.receive(HANDSHAKE)
+  wire.advance(2500)
+  assert.is(wire.connection.getStatus(false), 'ESTABLISHED')
+  looking.resolve()
+  await until(() => String(wire.written()).startsWith('HTTP/1.1 101 '))
 })
 
 test('a message that was taken counts as sent, whatever another connection refuses meanwhile', () => {

@@ -51,6 +51,7 @@ import {
   kConnected,
   kConnectFailed,
   kDrain,
+  kEndPipes,
   kForget,
   kHandOver,
   kHasQueued,
@@ -715,6 +716,15 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   get [kIsFull](): boolean {
     return this.#is(Bit.Full) || this.#isShakingHands()
+  }
+
+  [kEndPipes](): void {
+    if (this.#rare === null) return
+    const { pipes } = this.#rare
+    this.#rare.pipes = null
+    this.#stops &= ~Stop.Pipe
+    this.#bits &= ~Bit.Shut
+    pipes?.end()
   }
 
   [kHold](): void {

@@ -8,6 +8,7 @@ import {
   kConnect,
   kConnected,
   kConnectFailed,
+  kEndPipes,
   kForget,
   kHasWaiting,
   kIsOver,
@@ -177,6 +178,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     this.#isExpected = this.getStatus() < State.Established
     // What an open connection has, waits for its handshake.
     if (!this.#isExpected && this.getStatus() !== State.Established) this.#forget()
+    if (this[kIsOver]) this[kEndPipes]()
   }
 
   override send(message: OutOf<P>): boolean
@@ -208,7 +210,8 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     this.#isExpected = this.getStatus() === State.Initial
     this.#forget()
     this.#dialing?.abort(abandoned())
-    if (this.getStatus() !== State.Initial) super.destroy()
+    if (this[kIsOver]) this[kEndPipes]()
+    else if (this.getStatus() !== State.Initial) super.destroy()
   }
 
   /** Switches to TLS, as STARTTLS does, within `connectTimeoutMs`. See `Connection.startTls`. */

@@ -60,6 +60,8 @@ export const kHold = Symbol('hold')
 export const kRelease = Symbol('release')
 /** For a pipe in both directions: the other side has reached the end of its input. */
 export const kShut = Symbol('shut')
+/** A client that has closed will not connect again: what was piped for its next life ends. */
+export const kEndPipes = Symbol('end pipes')
 /** Leaves this process, to continue in another one. The reload that uses this comes later. */
 export const kHandOver = Symbol('hand over')
 /** Takes over what another process has handed over. The reload that uses this comes later. */

@@ -15,6 +15,7 @@ import { nodeEngine } from '../../src/net/node-engine.ts'
 import { registry } from '../../src/process/group.ts'
 import { open } from '../../src/testing.ts'
 import { Authority } from '../support/certificates.ts'
+import { caseTest } from '../support/length.ts'
 import { withServer } from '../support/tcp.ts'
 import { nextTurn, until } from '../support/until.ts'
 
@@ -248,6 +249,30 @@ for (const engine of engines) {
     })
   })
 }
+
+for (const how of ['cancelReconnect', 'close', 'destroy'] as const)
+  caseTest(how === 'close')(
+    `${how}() of a client that waits to connect again closes what was piped to it; its next life begins anew`,
+    async () => {
+      await withUpstream('node', async (upstream) => {
+        const client = await waitingClient(upstream)
+        const source = open(tcp)
+        source.connection.pipe(client)
+        client.pipe(source.connection)
+        source.receive('question')
+        source.end() // its FIN waits for the client, too
+        assert.is(source.connection.getStatus(false), 'ESTABLISHED')
+        client[how]()
+        assert.is(source.connection.getStatus(false), 'CLOSED')
+        client.connect()
+        const heard = hear(await until(() => upstream.sockets[1]))
+        client.send('next')
+        await until(() => heard.text === 'next')
+        assert.not(heard.hasEnded)
+        client.destroy()
+      })
+    },
+  )
 
 /** The test's end of a connection that is full. */
 function destination() {

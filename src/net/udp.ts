@@ -63,6 +63,7 @@ export function canReusePort(version = process.versions.node, platform = process
 export class UdpServer implements DatagramSocket, Listener {
   readonly localIp: string
   readonly localPort: number
+  readonly #isIPv6: boolean
   readonly #socket: Socket
   readonly #receive: Receive
   readonly #hold: () => () => void
@@ -76,6 +77,7 @@ export class UdpServer implements DatagramSocket, Listener {
     const { address, port } = socket.address()
     this.localIp = address
     this.localPort = port
+    this.#isIPv6 = isIPv6(address)
     this.#socket = socket
     this.#sharing = sharing
     this.#receive = receive
@@ -110,7 +112,7 @@ export class UdpServer implements DatagramSocket, Listener {
 
   send(bytes: Encoded, ip: string, port: number, failed: (error: SystemError) => void): void {
     if (this.#isClosed) this.#sendLate(bytes, ip, port, failed)
-    else this.#socket.send(chunks(bytes), port, ip, tellFailure(failed, ip, port))
+    else this.#socket.send(chunks(bytes), port, this.#known(ip), tellFailure(failed, ip, port))
   }
 
   /** Stops receiving once what has arrived has been read. `send` still works. */
@@ -144,8 +146,13 @@ export class UdpServer implements DatagramSocket, Listener {
     socket.once('error', end)
     socket.on('message', (message, from) => this.#take(message, from)) // arrived between bind and connect: it is ours
     socket.bind({ address: this.localIp, port: this.localPort, exclusive: true }, () => {
-      connect(socket, ip, port, (error) => (error ? end(error) : socket.send(chunks(bytes), end)))
+      connect(socket, this.#known(ip), port, (error) => (error ? end(error) : socket.send(chunks(bytes), end)))
     })
+  }
+
+  /** An IPv6 socket knows an IPv4 address as a mapped one (RFC 4291 section 2.5.5.2). */
+  #known(ip: string): string {
+    return this.#isIPv6 && !ip.includes(':') ? `::ffff:${ip}` : ip
   }
 
   #take(bytes: Buffer, { address, port }: RemoteInfo): void {

@@ -502,6 +502,31 @@ async function servingAll(
   }
 }
 
+onEngines('a Worker on all addresses sends to an IPv4 address, at once and when it leaves', async () => {
+  const gate = deferred()
+  const failures: string[] = []
+  let count = 0
+  const settings = {
+    onMessage: async (connection: AnyUdpConnection) => {
+      const peer = (connection.worker as Worker<string, unknown>).peerAt('127.0.0.1', connection.getRemotePort())
+      if (++count > 1) await gate.promise
+      peer.send('by peerAt')
+    },
+    onError: (_connection: unknown, code: number, message: string) => failures.push(`${code} ${message}`),
+  }
+  await servingAll('::', settings, async (worker, ask) => {
+    assert.is(await ask('127.0.0.1', 'x'), 'by peerAt')
+    const late = ask('127.0.0.1', 'x')
+    await until(() => count === 2)
+    const drained = worker.drain(5_000)
+    for (let turn = 0; turn < 10; turn++) await nextTurn() // it has stopped receiving
+    gate.resolve()
+    assert.is(await late, 'by peerAt')
+    await drained
+  })
+  assert.equal(failures, [])
+})
+
 if (ENGINES.includes('native')) {
   const workerOf = (connection: AnyUdpConnection) => connection.worker as Worker<string, unknown>
   const answer = (connection: AnyUdpConnection) => connection.send(connection.getLocalIp())

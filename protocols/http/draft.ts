@@ -120,14 +120,19 @@ export function ofResponse(response: Response): Draft {
   const { status, reason, fields, body } = response
   const { hasDate, isClosing, options, ...rest } = ofFields(fields)
   let { lines, type } = rest
-  const isEvents = body === null && type.startsWith('text/event-stream')
-  const isOpen = isEvents || (fields.has('transfer-encoding') && (body === null || isChunk(body)))
+  const isOpen = (body === null || isChunk(body)) && staysOpen(fields, type, body)
   const size = sizeGiven(fields.get('content-length')?.values)
   if (type === '' && body !== null && body !== '') {
     type = typeof body === 'string' ? HTML : 'application/octet-stream'
     lines += `Content-Type: ${type}\r\n`
   }
   return { status, reason, lines, body, size, isOpen, type, isClosing, options, hasDate, close: null }
+}
+
+/** Whether `body` is only the first piece. One of events with a length is whole: a recording, say. */
+function staysOpen(fields: Response['fields'], type: string, body: string | Uint8Array | null): boolean {
+  if (fields.has('transfer-encoding')) return true
+  return type.startsWith('text/event-stream') && (body === null || !fields.has('content-length'))
 }
 
 function sizeGiven(values: readonly string[] | undefined): number {

@@ -29,7 +29,10 @@ export class Response {
   reason = ''
   /** By lower-case name: the name as given, and its values. @internal */
   readonly fields = new Map<string, { readonly name: string; readonly values: readonly string[] }>()
-  /** Text, bytes, or a stream that is read as fast as the client reads; null for none. */
+  /**
+   * Text, bytes, or a stream that is read as fast as the client reads; null for none. Text and bytes of an answer that
+   * stays open (`Transfer-Encoding: chunked`, or events without a Content-Length) are its first piece.
+   */
   body: string | Uint8Array | BodyStream | null
   /** @internal */
   file: FileBody | null = null

@@ -155,4 +155,29 @@ test('a stream that is slow arrives whole, however long after a close()', async 
   assert.match(shown(server.written()), /1¶a¶1¶b¶1¶c¶1¶d¶1¶e¶0¶¶$/)
 })
 
+test("an answer of events may have a body: its first piece, as in Workerman's example; whole is one with a length", () => {
+  for (const [body, first] of [
+    ['\r\n', '2¶¶¶'],
+    ['', ''],
+    [Buffer.from('data: 0\n\n'), '9¶data: 0\n\n¶'],
+  ] as const) {
+    const server = serve((connection) => {
+      connection.send(new Response(200, EVENTS, body))
+      connection.send(new ServerSentEvents({ data: '1' }))
+    })
+    server.receive(GET)
+    const head = 'HTTP/1.1 200 OK¶Content-Type: text/event-stream¶Transfer-Encoding: chunked¶¶'
+    assert.is(shown(server.written()), `${head}${first}9¶data: 1\n\n¶`)
+    server.connection.send(new Chunk(''))
+    assert.equal([shown(server.written()), server.errors], ['0¶¶', []])
+  }
+  const whole = serve((connection) =>
+    connection.send(new Response(200, { ...EVENTS, 'Content-Length': 9 }, 'data: 0\n\n')),
+  )
+  whole.receive(GET)
+  assert.match(shown(whole.written()), /Content-Length: 9¶¶data: 0\n\n$/)
+  whole.receive(GET)
+  assert.is(whole.messages.length, 2, 'the next request is served')
+})
+
 test.run()

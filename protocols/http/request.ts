@@ -160,8 +160,10 @@ export class Request {
   }
 
   /**
-   * A parameter of the body, or all of them. In a form or an upload it is a text, or a list or map of texts; in a JSON
-   * object it is whatever the client has sent. `fallback` also stands for null.
+   * A parameter of the body, or all of them; none for a body of another type. In a form or an upload it is a text, or a
+   * list or map of texts; in a JSON object it is whatever the client has sent. `fallback` also stands for null. Throws
+   * UsageError for a streamed body (ERR_BODY_STREAMED), and for a multipart one where `uploads` are off
+   * (ERR_NO_UPLOADS).
    */
   post(): BodyMap
   post(name: string): BodyValue | undefined
@@ -201,15 +203,14 @@ export class Request {
   }
 
   /**
-   * All uploaded files, in their order; none without a multipart body. Throws UsageError (ERR_NO_UPLOADS) for one where
-   * `uploads` are off.
+   * All uploaded files, in their order; none without a multipart body. Throws UsageError for one that is streamed
+   * (ERR_BODY_STREAMED), or where `uploads` are off (ERR_NO_UPLOADS).
    */
   get files(): readonly UploadedFile[] {
     const form = this.#known?.form ?? null
-    const isEmpty = this.#collected?.length === 0
-    if (form === null && !isEmpty && this.#mediaType === 'multipart/form-data')
-      throw new UsageError('ERR_NO_UPLOADS', 'uploads are off: http({ uploads: {} })')
-    return form?.files ?? []
+    if (form !== null) return form.files
+    this.#refuseForm(this.#mediaType)
+    return []
   }
 
   /** A field sent after a chunked body; never one of the head. */
@@ -277,10 +278,17 @@ export class Request {
     return (this.header('content-type') ?? '').split(';', 1).join('').trim().toLowerCase()
   }
 
+  /** A multipart body that nobody has parsed is not one without fields and files. */
+  #refuseForm(type: string): void {
+    if (type === 'multipart/form-data' && this.rawBody().length > 0)
+      throw new UsageError('ERR_NO_UPLOADS', 'uploads are off: http({ uploads: {} })')
+  }
+
   #parsePost(): BodyMap {
     const form = this.#known?.form ?? null
     if (form !== null) return formOf(form)
     const type = this.#mediaType
+    this.#refuseForm(type)
     if (type === '' || type === 'application/x-www-form-urlencoded') return parseForm(this.text())
     if (type === 'application/json' || type.endsWith('+json')) {
       const value = this.json()

@@ -88,6 +88,21 @@ test('bodies by their type', () => {
   assert.is(post('multipart/form-data', '').file('a'), undefined)
 })
 
+test('the fields of a multipart form that nobody has parsed are an error, not missing', () => {
+  const code = (expected: string) => (error: unknown) => codeOf(error) === expected
+  const form = '--x\r\nContent-Disposition: form-data; name="user"\r\n\r\nann\r\n--x--\r\n'
+  const off = post('Multipart/Form-Data; boundary=x', form)
+  assert.throws(() => off.post(), code('ERR_NO_UPLOADS'))
+  assert.throws(() => off.post('user'), code('ERR_NO_UPLOADS'))
+  assert.equal(Object.keys(post('multipart/form-data; boundary=x', '').post()), [])
+  for (const settings of [{ body: 'stream' }, { body: 'stream', uploads: {} }] as const) {
+    const head = `POST / HTTP/1.1¶Host: h¶Content-Type: multipart/form-data; boundary=x¶Content-Length: ${form.length}¶¶`
+    const streamed = received(head + form, settings)
+    assert.throws(() => streamed.post(), code('ERR_BODY_STREAMED'))
+    assert.throws(() => streamed.files, code('ERR_BODY_STREAMED'))
+  }
+})
+
 test('forms beyond the limits are the client’s fault, and cost nothing before they are asked for', () => {
   const server = serve({
     onMessage: (connection: { send(answer: unknown): boolean }, request: Request) =>

@@ -31,6 +31,8 @@ interface RequestHost {
 /** The collected body of a request without one. */
 export const NO_BODY: Buffer = Buffer.alloc(0)
 
+const NO_FIELDS: Fields = Object.freeze(Object.create(null))
+
 /** State that few requests have or use. */
 interface Known {
   form: UploadForm | null
@@ -213,9 +215,13 @@ export class Request {
     return []
   }
 
-  /** A field sent after a chunked body; never one of the head. */
-  trailer(name: string): string | undefined {
-    return this.#known?.trailers?.[name.toLowerCase()]
+  /** A field sent after a chunked body, or all of them; never one of the head. */
+  trailer(): Fields
+  trailer(name: string): string | undefined
+  trailer(name: string, fallback: string): string
+  trailer(name?: string, fallback?: string): Fields | string | undefined {
+    const trailers = this.#known?.trailers ?? NO_FIELDS
+    return name === undefined ? trailers : (trailers[name.toLowerCase()] ?? fallback)
   }
 
   /** The visitor's session, loaded once; changes are stored before the answer is sent. Needs `sessions`. */
@@ -257,8 +263,8 @@ export class Request {
     this.#collected = collected
     if (trailers === null && form === null) return
     const known = this.#more()
-    known.trailers = trailers
-    known.form = form
+    known.trailers ??= trailers // of an upload they come before its form
+    known.form ??= form
   }
 
   #more(): Known {

@@ -103,6 +103,22 @@ test('the fields of a multipart form that nobody has parsed are an error, not mi
   }
 })
 
+test('trailers by name, with a fallback, or all of them, also if there are none', () => {
+  const chunked = (trailers: string) =>
+    received(`POST / HTTP/1.1¶Host: h¶Transfer-Encoding: chunked¶¶5¶hello¶0¶${trailers}¶`)
+  const some = chunked('X-Sum: 1¶x-sum: 2¶')
+  assert.equal([some.trailer('X-SUM'), some.trailer('x-sum', 'else')], ['1, 2', '1, 2'])
+  assert.equal(
+    [some.trailer('none'), some.trailer('none', 'else'), some.trailer('toString')],
+    [undefined, 'else', undefined],
+  )
+  assert.equal({ ...some.trailer() }, { 'x-sum': '1, 2' })
+  for (const none of [chunked(''), get('/'), post('text/plain', 'a')]) {
+    assert.equal([none.trailer('a'), none.trailer('a', 'else')], [undefined, 'else'])
+    assert.equal([Object.keys(none.trailer()), Object.getPrototypeOf(none.trailer())], [[], null])
+  }
+})
+
 test('forms beyond the limits are the client’s fault, and cost nothing before they are asked for', () => {
   const server = serve({
     onMessage: (connection: { send(answer: unknown): boolean }, request: Request) =>
@@ -216,6 +232,20 @@ test('an upload has all fields that its parser let through: the limit is that of
   server.receive(wire('POST / HTTP/1.1¶Host: h¶Content-Type: multipart/form-data; boundary=X¶Content-Length: 1¶¶x'))
   await until(() => shown(server.written()).includes('200 OK') || server.errors.length > 0)
   assert.equal([count, server.errors], [1500, []])
+})
+
+test('an upload keeps the trailers of its body', async () => {
+  const readUploads = async () => ({ fields: [], files: [], dispose: async () => undefined })
+  let trailer: string | undefined
+  const onMessage = (connection: { send(answer: unknown): boolean }, request: Request) => {
+    trailer = request.trailer('x-sum')
+    connection.send('ok')
+  }
+  const server = serve({ onMessage } as never, { uploads: {} }, { readUploads })
+  const type = 'Content-Type: multipart/form-data; boundary=X'
+  server.receive(wire(`POST / HTTP/1.1¶Host: h¶${type}¶Transfer-Encoding: chunked¶¶1¶x¶0¶X-Sum: 1¶¶`))
+  await until(() => shown(server.written()).includes('200 OK') || server.errors.length > 0)
+  assert.is(trailer, '1')
 })
 
 test.run()

@@ -82,6 +82,13 @@ const refused: [what: string, take: Take, name: string, values: unknown[], code?
   ['proxyProtocol', proxied, 'from', [[5]]],
   ['ssl', secured, 'cafile', ['/ca.pem'], 'ERR_UNKNOWN_OPTION'],
   ['ssl', secured, 'requestcert', [true], 'ERR_UNKNOWN_OPTION'],
+  ...['verify_peer', 'local_cert', 'SNI_server_certs', 'verify_depth', 'capath'].map((name): (typeof refused)[0] => [
+    'ssl',
+    secured,
+    name,
+    [true],
+    'ERR_UNKNOWN_OPTION',
+  ]),
   ['ssl', secured, 'certFile', [5, true]],
   ['ssl', secured, 'handshakeTimeoutMs', [-1, '5']],
   ['ssl', secured, 'sni', ['x', { 'a.org': 'x' }]],
@@ -248,6 +255,19 @@ test('a secret is in no error', () => {
     () => sessions({ secrets: ['hush', ''] }),
     (error: unknown) => !String(error).includes('hush'),
   )
+})
+
+test("PHP's names for options of TLS are answered with Node's", () => {
+  for (const [name, right] of [
+    ['local_cert', 'write certFile'],
+    ['local_pk', 'write keyFile'],
+    ['verify_peer', 'write rejectUnauthorized, and requestCert on a server'],
+    ['verify_depth', "no option of Node's has a '_' in its name"],
+  ])
+    assert.throws(
+      () => secured({ [name as string]: 1 } as never),
+      (error: unknown) => (error as Error).message === `ssl has no option '${name}': ${right}`,
+    )
 })
 
 test.run()

@@ -87,12 +87,30 @@ const SPELLED: readonly string[] = [
   ],
 ]
 
+/** PHP's names, which Workerman's users bring: ignored, `verify_peer` would let everyone in. */
+const OF_PHP: ReadonlyMap<string, string> = new Map([
+  ['local_cert', 'certFile'],
+  ['local_pk', 'keyFile'],
+  ['capath', 'caFile'],
+  ['verify_peer', 'rejectUnauthorized, and requestCert on a server'],
+  ['verify_peer_name', 'checkServerIdentity'],
+  ['allow_self_signed', 'rejectUnauthorized'],
+  ['peer_name', 'servername'],
+  ['SNI_server_certs', 'sni'],
+])
+
 function checkSpelling(what: string, options: object): void {
   for (const name of Object.keys(options)) {
-    const right = SPELLED.find((one) => one.toLowerCase() === name.toLowerCase())
-    if (right !== undefined && right !== name)
-      throw new UsageError('ERR_UNKNOWN_OPTION', `${what} has no option '${name}': write ${right}`)
+    const advice = adviceOn(name)
+    if (advice !== null) throw new UsageError('ERR_UNKNOWN_OPTION', `${what} has no option '${name}': ${advice}`)
   }
+}
+
+/** Null for a name that is right, or may be Node's. */
+function adviceOn(name: string): string | null {
+  const right = OF_PHP.get(name) ?? SPELLED.find((one) => one.toLowerCase() === name.toLowerCase())
+  if (right === undefined) return name.includes('_') ? `no option of Node's has a '_' in its name` : null
+  return right === name ? null : `write ${right}`
 }
 
 /** Throws a UsageError. */

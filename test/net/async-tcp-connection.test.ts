@@ -667,6 +667,10 @@ test('TLS: a certificate that is trusted, one that is not, one of another name, 
   assert.match(await attempt('127.0.0.1', { caFile: authority.caFile }), /^error 1 .*ERR_TLS_CERT_ALTNAME_INVALID/)
   assert.is(await attempt('127.0.0.1', { caFile: authority.caFile, servername: 'localhost' }), 'TLSv1.3 true')
   assert.is(await attempt('localhost', { rejectUnauthorized: false }), 'TLSv1.3 false')
+  assert.match(
+    await attempt('localhost', { verify_peer: true }),
+    /^error 1 ssl has no option 'verify_peer': write reject/,
+  )
   server.close()
   const plain = await serve((socket) => socket.end('220 hello\r\n'))
   const client = new AsyncTcpConnection(`ssl://127.0.0.1:${plain.port}`)

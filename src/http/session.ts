@@ -6,6 +6,8 @@ export class StoredSession {
   #data: Record<string, unknown>
   readonly #newId: () => string
   #isChanged = false
+  /** The data as JSON, from before an object of it was given away, which may be changed in place. Null: none was. */
+  #given: string | null = null
   #isNew: boolean
   /** The id it was loaded by, if it has another one by now: that must not work any more. */
   former: string | null = null
@@ -23,9 +25,11 @@ export class StoredSession {
     return this.#id
   }
 
-  /** The value, or `fallback` if there is none or it is null. */
+  /** The value, or `fallback` if there is none or it is null. What is changed in an object is stored, too. */
   get(name: string, fallback?: unknown): unknown {
-    return this.#data[name] ?? fallback
+    const value = this.#data[name]
+    if (typeof value === 'object') this.#noteGiven()
+    return value ?? fallback
   }
 
   /** Sets a value, which may be anything JSON can represent. */
@@ -63,6 +67,7 @@ export class StoredSession {
 
   /** All values by name; without a prototype. */
   all(): Readonly<Record<string, unknown>> {
+    this.#noteGiven()
     return this.#data
   }
 
@@ -92,9 +97,9 @@ export class StoredSession {
     return this.#id
   }
 
-  /** Whether a value or the id has changed since the session was loaded. */
+  /** Whether a value or the id has changed since the session was loaded. Costs the JSON of one that was read. */
   get isChanged(): boolean {
-    return this.#isChanged
+    return this.#isChanged || (this.#given !== null && this.#given !== JSON.stringify(this.#data))
   }
 
   /** Whether the client does not know its id yet. */
@@ -105,5 +110,9 @@ export class StoredSession {
   /** Whether it has no values: then nothing is stored, and no cookie is set. */
   get isEmpty(): boolean {
     return Object.keys(this.#data).length === 0
+  }
+
+  #noteGiven(): void {
+    if (!this.#isChanged) this.#given ??= JSON.stringify(this.#data)
   }
 }

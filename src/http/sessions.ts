@@ -96,20 +96,20 @@ export class Sessions {
   async commit(session: StoredSession, isEncrypted: boolean): Promise<string | null> {
     const { store, lifetime } = this.#options
     const id = session.getId()
-    const { former } = session
+    const { former, isChanged } = session
     if (session.isEmpty) {
       if (former !== null) await store.destroy(former)
-      if (!session.isNew && session.isChanged) await store.destroy(id)
-      return !session.isNew && session.isChanged ? this.#cookie('', 0, isEncrypted) : null
+      if (!session.isNew && isChanged) await store.destroy(id)
+      return !session.isNew && isChanged ? this.#cookie('', 0, isEncrypted) : null
     }
-    if (!session.isChanged && !this.#isDue(id)) return null
-    if (!(await this.#store(session))) return null // it was logged out meanwhile, or has another id by now
+    if (!isChanged && !this.#isDue(id)) return null
+    if (!(await this.#store(session, isChanged))) return null // it was logged out meanwhile, or has another id by now
     this.#remember(id)
     return this.#cookie(this.#signed(id), lifetime, isEncrypted)
   }
 
   /** A session that was removed is never created again: false. */
-  async #store(session: StoredSession): Promise<boolean> {
+  async #store(session: StoredSession, isChanged: boolean): Promise<boolean> {
     const { store, lifetime } = this.#options
     const id = session.getId()
     if (session.former !== null) return this.#rename(session, session.former)
@@ -117,10 +117,10 @@ export class Sessions {
       await store.write(id, session.all(), lifetime)
       return true
     }
-    if (session.isChanged && store.replace !== undefined) return store.replace(id, session.all(), lifetime)
-    if (!session.isChanged && store.touch !== undefined) return store.touch(id, lifetime)
+    if (isChanged && store.replace !== undefined) return store.replace(id, session.all(), lifetime)
+    if (!isChanged && store.touch !== undefined) return store.touch(id, lifetime)
     const data = await store.read(id)
-    if (data !== null) await store.write(id, session.isChanged ? session.all() : data, lifetime)
+    if (data !== null) await store.write(id, isChanged ? session.all() : data, lifetime)
     return data !== null
   }
 

@@ -43,6 +43,38 @@ test('data comes back with the cookie, and only what has changed is stored', asy
   })
 })
 
+test('a value that is changed in place is stored, and one that is only read is not', async () => {
+  await withStores(async (kept) => {
+    let writes = 0
+    const store: SessionStore = {
+      read: (id) => kept.read(id),
+      write: (...args) => kept.write(...args),
+      destroy: (id) => kept.destroy(id),
+      replace: async (...args) => {
+        writes++
+        return (await kept.replace?.(...args)) === true
+      },
+    }
+    const sessions = new Sessions({ store })
+    const first = await sessions.load({})
+    first.put({ cart: [{ id: 1 }], user: 7 })
+    const sid = idIn(await sessions.commit(first, false))
+    const visits: [change: (session: StoredSession) => unknown, cart: unknown][] = [
+      [(session) => (session.get('cart') as unknown[]).push({ id: 2 }), [{ id: 1 }, { id: 2 }]],
+      [(session) => Object.assign((session.get('cart') as object[])[0] as object, { id: 3 }), [{ id: 3 }, { id: 2 }]],
+      [(session) => (session.all().cart as unknown[]).pop(), [{ id: 3 }]],
+      [(session) => [session.get('cart'), session.get('user'), session.all()], [{ id: 3 }]],
+    ]
+    for (const [change, cart] of visits) {
+      const session = await sessions.load({ sid })
+      change(session)
+      await sessions.commit(session, false)
+      assert.equal((await kept.read(sid))?.cart, cart)
+    }
+    assert.is(writes, 3)
+  })
+})
+
 test('an id that we did not give is never taken', async () => {
   await withStores(async (store) => {
     const sessions = new Sessions({ store })

@@ -15,6 +15,7 @@ import { addon } from './addon.ts'
 import type { AnyConnection } from './connection.ts'
 import { httpServices } from './http/services.ts'
 import { registerProtocol } from './protocol/registry.ts'
+import type { Carrier } from './worker/settings.ts'
 
 /** HTTP/1.1 with your own settings: `new Worker('http://0.0.0.0:8080', { protocol: http({ body: 'stream' }) })`. */
 export const http = httpWith(httpServices)
@@ -45,13 +46,8 @@ for (const scheme of ['websocket', 'ws', 'wss']) registerProtocol(scheme, plainW
 
 declare module './connection/host.ts' {
   interface ProtocolCallbacks {
-    /**
-     * A WebSocket client asks to connect. Returning false or a Response refuses it, and so does a status set on
-     * `response`, which header fields of the answer go to, too. What is no `Verdict` is an error, and refuses with 500.
-     */
-    onWebSocketConnect?:
-      | ((connection: AnyConnection, request: Request, response: Response) => Verdict | PromiseLike<Verdict>)
-      | null
+    /** See `Worker` and `AsyncTcpConnection`. A connection may be either's: its type takes the handlers of both. */
+    onWebSocketConnect?: ((connection: AnyConnection, asked: Request & Response, response: Response) => unknown) | null
     /** The handshake is done, with the negotiated sub-protocol. `request` is null on a client. */
     onWebSocketConnected?: ((connection: AnyConnection, request: Request | null, protocol: string) => unknown) | null
     /** The peer has sent a close frame; `code` is 1005 if it had none. */
@@ -60,6 +56,25 @@ declare module './connection/host.ts' {
     onWebSocketPing?: ((connection: AnyConnection, payload: Buffer) => unknown) | null
     /** A pong from the peer, in answer to a ping or unasked. */
     onWebSocketPong?: ((connection: AnyConnection, payload: Buffer) => unknown) | null
+  }
+}
+
+declare module './worker.ts' {
+  interface Worker<A extends string | undefined, P, T extends Carrier> {
+    /**
+     * A WebSocket client asks to connect. Returning false or a Response refuses it, and so does a status set on
+     * `response`, which header fields of the answer go to, too. What is no `Verdict` is an error, and refuses with 500.
+     */
+    onWebSocketConnect?:
+      | ((connection: AnyConnection, request: Request, response: Response) => Verdict | PromiseLike<Verdict>)
+      | null
+  }
+}
+
+declare module './client/async-tcp-connection.ts' {
+  interface AsyncTcpConnection<A extends string, P> {
+    /** The server has accepted: `response` has the status, the reason and the header fields of its answer. */
+    onWebSocketConnect?: ((connection: AnyConnection, response: Response) => unknown) | null
   }
 }
 

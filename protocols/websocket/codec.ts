@@ -6,6 +6,7 @@ import { ProtocolError } from '../../src/errors.ts'
 import { Accumulator } from '../../src/protocol/accumulator.ts'
 import type { CloseReason, Codec, CodecIo, LastWordReason } from '../../src/protocol.ts'
 import type { Request } from '../http/request.ts'
+import type { Response } from '../http/response.ts'
 import type { Agreement, DeflateContext } from './deflate.ts'
 import { broken, FrameReader, type MessageSink, noText } from './frame-reader.ts'
 import { clientFrame, isCloseCode, Opcode, sentFrame } from './frames.ts'
@@ -279,6 +280,10 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink, Ope
 
   tellOpened(request: Request | null, protocol: string): void {
     if (this.#state === State.Open) this.#io.event('onWebSocketConnected', request, protocol)
+  }
+
+  tellAnswered(response: Response): void {
+    if (this.#state === State.Open) this.#io.event('onWebSocketConnect', response)
   }
 
   refused(): void {

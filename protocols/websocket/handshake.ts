@@ -2,10 +2,10 @@
 
 import { crypto } from '../../src/builtins.ts'
 import { ProtocolError, UsageError } from '../../src/errors.ts'
-import { type Fields, fieldsOf, hasToken, isToken } from '../http/fields.ts'
+import { type Fields, fieldsOf, hasToken, isToken, trimmed } from '../http/fields.ts'
 import type { RequestHead } from '../http/head.ts'
 import { discardAnswer, streamOf } from '../http/release.ts'
-import { checkedReason, checkedStatus, REASONS, type Response } from '../http/response.ts'
+import { checkedReason, checkedStatus, REASONS, Response } from '../http/response.ts'
 import { type Agreement, accept, agreed, type Terms } from './deflate.ts'
 
 const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
@@ -159,6 +159,22 @@ const ANSWER = /^HTTP\/1\.1 (\d{3})(?: [\t -~\x80-\xff]*)?\r\n(?:[!-9;-~]+:[\t -
 export function isInterim(text: string): boolean {
   const [, status = ''] = ANSWER.exec(text) ?? []
   return /^1(?!01)/.test(status)
+}
+
+/** An answer that `answered` has taken, as a client's user sees it. */
+export function responseOf(text: string): Response {
+  const [first = '', ...lines] = text.split('\r\n').slice(0, -2)
+  const response = new Response()
+  response.status = 101 // which nobody may send as an answer
+  response.reason = first.slice('HTTP/1.1 101 '.length)
+  for (const line of lines) {
+    const colon = line.indexOf(':')
+    const name = line.slice(0, colon)
+    const key = name.toLowerCase()
+    const values = [...(response.fields.get(key)?.values ?? []), trimmed(line, colon + 1)]
+    response.fields.set(key, { name, values })
+  }
+  return response
 }
 
 /** A client's reading of the answer (RFC 6455 section 4.1); `terms` are those it offered. Throws ProtocolError. */

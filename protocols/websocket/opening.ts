@@ -8,7 +8,16 @@ import { HEAD_LIMITS, HeadParser, type RequestHead } from '../http/head.ts'
 import { isMisdirected, Request } from '../http/request.ts'
 import { Response } from '../http/response.ts'
 import { type Agreement, offerOf, type Terms } from './deflate.ts'
-import { answered, asking, isInterim, offeredProtocols, refusalOf, refusing, switching } from './handshake.ts'
+import {
+  answered,
+  asking,
+  isInterim,
+  offeredProtocols,
+  refusalOf,
+  refusing,
+  responseOf,
+  switching,
+} from './handshake.ts'
 import { CloseFrame, PreparedMessage, payloadOf, type WebSocketMessage } from './messages.ts'
 import type { Resolved } from './settings.ts'
 import { isVerdict, refusalBy } from './verdict.ts'
@@ -25,6 +34,8 @@ export interface Opener {
   opened(agreement: Agreement | null): void
   /** Calls onWebSocketConnected, unless the connection is no longer open. Clients have no `request`. */
   tellOpened(request: Request | null, protocol: string): void
+  /** Calls a client's onWebSocketConnect with the answer, unless the connection is no longer open. */
+  tellAnswered(response: Response): void
   /** The client is turned away. */
   refused(): void
   /** An error where no caller could catch it: it is thrown when receiving goes on. */
@@ -278,6 +289,7 @@ export class ClientOpening extends Opening {
     if (isInterim(text)) return end + 4 - start
     const { protocol, agreement } = answered(text, this.#key, this.settings.protocols, this.#terms)
     this.opener.opened(agreement)
+    this.opener.tellAnswered(responseOf(text))
     this.opener.tellOpened(null, protocol)
     return end + 4 - start
   }

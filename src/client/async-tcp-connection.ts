@@ -63,8 +63,7 @@ type OwnSettingName =
 /** Options of the constructor. */
 export interface ClientSettings<P>
   extends Partial<ConnectionCallbacks<InOf<P>, OutOf<P>>>,
-    Partial<Pick<AsyncTcpConnection<string, P>, OwnSettingName>>,
-    ProtocolCallbacks {
+    Partial<Pick<AsyncTcpConnection<string, P>, OwnSettingName | keyof ProtocolCallbacks>> {
   /** It is connected, under TLS if that was asked for. Messages wait until a returned promise has settled. */
   onConnect?: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null
   /** Takes the place of the one that the address's scheme names. */

@@ -80,7 +80,8 @@ export interface WorkerSettings<
  */
 export type Hold = (() => void) & Disposable
 
-export type Options<A extends string | undefined, P, T extends Carrier> = WorkerSettings<A, P, T> & ProtocolCallbacks
+export type Options<A extends string | undefined, P, T extends Carrier> = WorkerSettings<A, P, T> &
+  Pick<Worker<A, P, T>, keyof ProtocolCallbacks>
 /** A literal `udp://` address, or `transport: 'udp'` in the constructor, has datagrams instead of connections. */
 type ConnectionAt<A, P, T> = T extends 'udp'
   ? UdpConnection<OutOf<P>>

@@ -192,6 +192,41 @@ test('a process that leaves waits for what its client has accepted during the ha
   })
 })
 
+for (const engine of engines)
+  caseTest(engine === engines[0])(
+    `${engine.name}: a client hears what the server has answered, and may say hello there`,
+    async () => {
+      const got: string[] = []
+      const said: unknown[] = []
+      const onWebSocketConnect = (_connection: AnyConnection, _request: unknown, answer: Response) => {
+        answer.withStatus(200).setHeader('X-Token', 'abc').setHeader('Set-Cookie', ['a=1', 'b=2'])
+      }
+      const onMessage = (_connection: AnyConnection, message: unknown) => void got.push(String(message))
+      await withServer(engine, websocket(), { onWebSocketConnect, onMessage } as never, async ({ endpoint }) => {
+        const client = new AsyncTcpConnection(`ws://${endpoint}`, {
+          onConnect: () => void said.push('connect'),
+          onWebSocketConnect: (connection, answer) => {
+            said.push([answer.status, answer.reason, answer.getHeader('x-token'), answer.getHeader('SET-COOKIE')])
+            connection.send('hello')
+          },
+          onWebSocketConnected: () => void said.push('connected'),
+        })
+        client.send('before')
+        client.connect()
+        await until(() => got.length === 2)
+        assert.equal(got, ['before', 'hello'])
+        assert.equal(said, ['connect', [101, 'Switching Protocols', 'abc', 'a=1, b=2'], 'connected'])
+        client.onWebSocketConnect = () => client.close()
+        client.onWebSocketConnected = () => void said.push('too late')
+        client.onClose = () => void said.push('close')
+        client.destroy()
+        client.connect()
+        await until(() => said.filter((word) => word === 'close').length === 2)
+        assert.equal(said.slice(3), ['close', 'connect', 'close'])
+      })
+    },
+  )
+
 test('a server reports what it has accepted for a client that is not admitted', async () => {
   const door = gate()
   const onConnect = (connection: AnyConnection) => void connection.send('welcome')

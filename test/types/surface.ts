@@ -3,6 +3,7 @@
 
 import type {
   AnswerParts,
+  AnyConnection,
   AsyncTcpConnection,
   BodyMode,
   BodyValue,
@@ -34,6 +35,24 @@ import type {
 
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
 declare function expect<A, B>(equal: Equal<A, B>): void
+
+// A WebSocket's server is asked, and its client answered; a connection of either kind is one.
+type Handler<T extends { onWebSocketConnect?: ((...args: never) => unknown) | null }> = NonNullable<
+  T['onWebSocketConnect']
+>
+expect<Parameters<Handler<Worker>>[1], Request>(true)
+expect<Parameters<Handler<AsyncTcpConnection>>[1], Response>(true)
+expect<Parameters<Handler<ClientSettings<unknown>>>[1], Response>(true)
+expect<AsyncTcpConnection extends AnyConnection ? true : false, true>(true)
+export function declared(make: typeof Worker): Worker {
+  return new make('ws://x:1', {
+    onWebSocketConnect: (_connection, request, response) => void response.setHeader('X-Path', request.path),
+  })
+}
+export function onConnect(connection: AnyConnection): void {
+  connection.onWebSocketConnect = (_connection, request, response) =>
+    void response.setHeader('X-Room', request.get('room')?.toString() ?? request.header('x-room', 'none'))
+}
 
 type Settings = WorkerSettings<'text://x:1', unknown>
 expect<Settings['count'], number | undefined>(true)

@@ -241,10 +241,11 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   /**
-   * Sends a message; with `raw`, bytes that bypass the protocol. Returns true to go on, false to stop sending. False
-   * means that either the message was refused, and `onError` ran with SEND_FAIL before this returned, or it was
-   * accepted, `onBufferFull` has been called and `onBufferDrain` will be. Throws UsageError for a message the protocol
-   * cannot encode. The connection owns the bytes from then on: do not change them.
+   * Sends a message; with `raw`, bytes that bypass the protocol (in HTTP: the whole answer of a request, and the end of
+   * the connection). Returns true to go on, false to stop sending. False means that either the message was
+   * refused, and `onError` ran with SEND_FAIL before this returned, or it was accepted, `onBufferFull` has been called
+   * and `onBufferDrain` will be. Throws UsageError for a message the protocol cannot encode. The connection owns the
+   * bytes from then on: do not change them.
    */
   send(message: Out): boolean
   send(bytes: Encoded, raw: true): boolean
@@ -1013,6 +1014,19 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     }
   }
 
+  /** What it throws goes to the sender, as above. */
+  #sendRaw(bytes: Encoded): boolean {
+    if (this.#codec.sendRaw === undefined) return this.#write(bytes)
+    if (this.#is(Bit.InCodec)) return this.#codec.sendRaw(bytes)
+    this.#bits |= Bit.InCodec
+    try {
+      return this.#codec.sendRaw(bytes)
+    } finally {
+      this.#leaveCodec()
+      this.#continue()
+    }
+  }
+
   #leaveCodec(): void {
     this.#bits &= ~(Bit.InCodec | Bit.Receiving)
     if (this.#state === State.Closed) this.#letCodecGo(this.closeReason ?? 'closed')
@@ -1274,7 +1288,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     const outer = this.#bits & OF_ONE_SEND // of an outer send that called back
     this.#bits = (this.#bits & ~OF_ONE_SEND) | how
     try {
-      const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
+      const goOn = raw ? this.#sendRaw(message as Encoded) : this.#intoCodecToSend(message as Out)
       wasAccepted = !this.#is(Bit.NotSent)
       if (wasAccepted) this.worker.counters.messagesOut++
       if (isThenable(goOn)) this.#follow(goOn) // of an async send

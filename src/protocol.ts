@@ -169,8 +169,8 @@ export interface CodecProtocol<In = unknown, Out = In> {
 /**
  * Protocol state of one connection. The connection makes these calls one at a time, with these exceptions while
  * `receive` emits, or while a callback runs inside `io.event` or `io.write`: a handler may cause `send`, preceded by
- * `ending`; `closing`, if it closes or throws; and `closed('upgraded')`, which is called from within `io.upgrade` and
- * from a handler's `startTls`.
+ * `ending`, and `sendRaw`; `closing`, if it closes or throws; and `closed('upgraded')`, which is called from within
+ * `io.upgrade` and from a handler's `startTls`.
  */
 export interface Codec<Out = unknown> {
   /**
@@ -182,6 +182,11 @@ export interface Codec<Out = unknown> {
   resumed(): void
   /** Sends a message. Returns false when the sender should stop, as `Connection.send` does. */
   send(message: Out): boolean
+  /**
+   * Sends bytes that bypass the protocol, by `io.write`. For a codec that must know, since it pairs what is sent with
+   * what was received; without this they are written unseen.
+   */
+  sendRaw?(bytes: Encoded): boolean
   /** The next `send` is the user's last before `closing`; its output may announce that. */
   ending?(): void
   /** Say goodbye: the worker is leaving. Called once. Messages may follow; the connection closes when it is quiet. */

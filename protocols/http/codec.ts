@@ -3,7 +3,14 @@
 
 import { AbortError, messageOf, ProtocolError, UsageError } from '../../src/errors.ts'
 import { Accumulator } from '../../src/protocol/accumulator.ts'
-import { type AnyProtocol, type Codec, type CodecIo, type LastWordReason, NEED_MORE } from '../../src/protocol.ts'
+import {
+  type AnyProtocol,
+  type Codec,
+  type CodecIo,
+  type Encoded,
+  type LastWordReason,
+  NEED_MORE,
+} from '../../src/protocol.ts'
 import { type Answer, Exchange, type ExchangeHost, mostQueued, tellAtEnd } from './exchange.ts'
 import { HalfClose } from './half-close.ts'
 import { HeadParser, type RequestHead, type RequestLine, refusal } from './head.ts'
@@ -121,6 +128,13 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       if (exchange?.holds(message) !== true) discardAnswer(message)
       throw error
     }
+  }
+
+  sendRaw(bytes: Encoded): boolean {
+    const exchange = this.#exchange
+    if (exchange !== null && !this.io.hasUndelivered) exchange.noteRaw(bytes)
+    if (exchange?.isRaw === true) this.io.onSettled = () => exchange.finish()
+    return this.io.write(bytes)
   }
 
   /** RFC 9112 section 9.6. */

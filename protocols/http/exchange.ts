@@ -3,14 +3,15 @@
 // breaks the connection, since a truncated answer must not look complete. So everything is written with `must`, and the
 // amount queued is checked beforehand.
 
-import { foreignBytes, isChunk } from '../../src/encoded.ts'
+import { encodedSize, foreignBytes, isChunk } from '../../src/encoded.ts'
 import { type AbortError, UsageError } from '../../src/errors.ts'
 import { nothing } from '../../src/nothing.ts'
-import type { CodecIo } from '../../src/protocol.ts'
+import type { CodecIo, Encoded } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { type Draft, discard, draftOf, HTML, isSmall, lengthOf, weakened } from './draft.ts'
 import { draftOfAnswer, draftOfFile } from './drafting.ts'
 import type { RequestHead } from './head.ts'
+import { statusOfRaw } from './raw-answer.ts'
 import { giveUp, letGo, piecesOf, quietly, streamOf } from './release.ts'
 import { Request } from './request.ts'
 import type { RequestBody } from './request-body.ts'
@@ -61,7 +62,9 @@ const enum State {
   Streaming = 2,
   /** The handler is sending piece by piece. */
   Open = 3,
-  Done = 4,
+  /** The handler writes the answer itself, past HTTP. */
+  Raw = 4,
+  Done = 5,
 }
 
 /** An answer sent piece by piece. */
@@ -164,7 +167,12 @@ export class Exchange {
   }
 
   get isOpen(): boolean {
-    return this.#state === State.Open
+    return this.#state === State.Open || this.isRaw
+  }
+
+  /** The answer bypasses HTTP. Where it ends only its handler knows: when that has settled, and the connection ends. */
+  get isRaw(): boolean {
+    return this.#state === State.Raw
   }
 
   /** Bytes of the body written so far. */
@@ -215,10 +223,21 @@ export class Exchange {
     return goOn
   }
 
+  /** Notes what is sent past HTTP: unless an answer has begun, this is it. */
+  noteRaw(bytes: Encoded): void {
+    if (this.#state === State.Waiting) {
+      this.#status = statusOfRaw(bytes)
+      if (this.#status === 0) return
+      this.#state = State.Raw
+      this.isLast = true
+    }
+    if (this.#state === State.Raw) this.#sent += encodedSize(bytes)
+  }
+
   /** Ends an open answer. */
   finish(): void {
     if (this.#early !== null) this.#early.isEnded = true
-    else if (this.#state === State.Open) this.#terminate()
+    else if (this.isOpen) this.#terminate()
   }
 
   /** Ends an answer of events as if that were its end, which it does not have. Its handler hears why by its signal. */

@@ -35,7 +35,7 @@ export class HalfClose {
   watch(exchange: Exchange): void {
     this.#exchange = exchange
     this.#isTold = false
-    this.#io.onSettled = null
+    if (!exchange.isRaw) this.#io.onSettled = null
     this.#io.deadline('half-close', DOUBT_MS)
   }
 
@@ -69,6 +69,7 @@ export class HalfClose {
 
   #wait(exchange: Exchange): void {
     this.#sentBefore = exchange.sent
+    if (exchange.isRaw) return // it ends when its handler has settled
     this.#io.onSettled = () => this.#io.deadline('half-close', this.#isLeaving ? LEAVING_MS : PATIENCE_MS)
   }
 }

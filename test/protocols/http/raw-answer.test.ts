@@ -1,0 +1,163 @@
+// Bytes that bypass HTTP in the midst of a request: a handler that has its whole answer prepared, head included.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Request } from '../../../protocols/http/request.ts'
+import type { AccessLogEntry } from '../../../protocols/http/settings.ts'
+import type { AnyConnection } from '../../../src/connection.ts'
+import { codeOf } from '../../../src/errors.ts'
+import { nativeEngine } from '../../../src/net/native-engine.ts'
+import { nodeEngine } from '../../../src/net/node-engine.ts'
+import { httpInMemory, serve as serveAny, shown, wire } from '../../support/http.ts'
+import { caseTest } from '../../support/length.ts'
+import { withServer } from '../../support/tcp.ts'
+import { nextTurn, until } from '../../support/until.ts'
+
+type Handler = (connection: AnyConnection, request: Request) => unknown
+
+const GET = wire('GET / HTTP/1.1¶Host: h¶¶')
+const HEAD = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n'
+const serve = (onMessage: Handler, settings = {}) => serveAny({ onMessage } as never, settings)
+
+const engines = [nodeEngine, nativeEngine()].filter((one) => one !== null)
+
+for (const engine of engines) {
+  const everyDay = caseTest(engine === engines[0])
+  everyDay(`${engine.name}: raw bytes are the whole answer, and the connection ends after them`, async () => {
+    let calls = 0
+    const onMessage: Handler = (connection) => {
+      calls++
+      connection.send(`${HEAD}hi`, true)
+    }
+    await withServer(engine, httpInMemory(), { onMessage } as never, async ({ connect, connections, errors }) => {
+      for (const requests of [1, 2]) {
+        calls = 0
+        const client = await connect()
+        client.socket.write(Buffer.concat(Array.from({ length: requests }, () => GET)))
+        await until(() => client.isClosed)
+        assert.equal([client.received, client.error], [`${HEAD}hi`, null])
+        assert.is(calls, 1, 'what follows is asked again on another connection')
+      }
+      await until(() => connections.every((connection) => connection.getStatus(false) === 'CLOSED'))
+      assert.equal(errors, [])
+    })
+  })
+
+  everyDay(`${engine.name}: they may come in pieces, until the handler has settled`, async () => {
+    let goOn: () => void = () => assert.unreachable()
+    const onMessage: Handler = async (connection) => {
+      connection.send(Buffer.from(HEAD), true)
+      await new Promise<void>((resolve) => {
+        goOn = resolve
+      })
+      connection.send(['h', Buffer.from('i')], true)
+    }
+    await withServer(engine, httpInMemory(), { onMessage } as never, async ({ connect, errors }) => {
+      for (const isHalfClosed of [false, true]) {
+        const client = await connect({ allowHalfOpen: true })
+        client.socket.write(GET)
+        await client.expect(HEAD)
+        if (isHalfClosed) client.socket.end()
+        await nextTurn()
+        assert.is(client.hasEnded, false)
+        goOn()
+        await until(() => client.hasEnded)
+        assert.is(client.received, `${HEAD}hi`)
+        client.socket.end()
+      }
+      assert.equal(errors, [])
+    })
+  })
+}
+
+test('they may come after the handler, and then are all there is', async () => {
+  const server = serve(() => undefined)
+  server.receive(GET)
+  const late = server.connection as unknown as AnyConnection
+  assert.is(late.send(`${HEAD}hi`, true), true)
+  assert.is(shown(server.written()), shown(Buffer.from(`${HEAD}hi`)))
+  assert.is(late.getStatus(false), 'ENDING')
+  assert.is(late.send('more', true), false)
+  assert.equal(
+    server.errors.map(({ message }) => message),
+    ['connection is ending'],
+  )
+})
+
+test('close and end with raw bytes, also behind others', () => {
+  for (const [how, state] of [
+    ['close', 'CLOSED'],
+    ['end', 'ENDING'],
+  ] as const)
+    for (const pieces of [[`${HEAD}hi`], [HEAD, 'hi']]) {
+      const server = serve((connection) => {
+        if (pieces.length > 1) connection.send(HEAD, true)
+        connection[how](pieces.at(-1) as string, true)
+      })
+      server.receive(GET)
+      assert.is(shown(server.written()), shown(Buffer.from(`${HEAD}hi`)))
+      assert.equal([server.connection.getStatus(false), server.errors], [state, []])
+    }
+})
+
+test('there is no second answer, not even that of a handler that fails', async () => {
+  const codes: unknown[] = []
+  const server = serve(async (connection) => {
+    connection.send(`${HEAD}hi`, true)
+    try {
+      connection.send('second')
+    } catch (error) {
+      codes.push(codeOf(error))
+    }
+    throw new Error('late')
+  })
+  server.receive(GET)
+  await until(() => server.connection.getStatus(false) === 'ENDING')
+  assert.equal([shown(server.written()), codes], [shown(Buffer.from(`${HEAD}hi`)), ['ERR_ANSWERED']])
+  assert.equal(
+    server.errors.map(({ message }) => message),
+    ['late'],
+  )
+})
+
+test('an interim answer is none: the answer follows, and so does the next request', () => {
+  const hints = 'HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n'
+  for (const raw of [hints, Buffer.from(hints), [hints, hints]]) {
+    const server = serve((connection) => {
+      connection.send(raw, true)
+      connection.send('hi')
+    })
+    server.receive(Buffer.concat([GET, GET]))
+    const texts = shown(server.written()).split('HTTP/1.1 200 OK')
+    assert.is(texts.length, 3)
+    assert.match(texts[0] as string, /^(?:HTTP\/1\.1 103 [^¶]*¶Link: [^¶]*¶¶)+$/)
+    assert.is(server.connection.getStatus(false), 'ESTABLISHED')
+  }
+  const both = serve((connection) => connection.send([hints, `${HEAD}hi`], true))
+  both.receive(GET)
+  assert.is(both.connection.getStatus(false), 'ENDING')
+})
+
+test('it is logged as what it looks like, and is not subject to answerTimeoutMs', async () => {
+  const logged: unknown[] = []
+  const accessLog = ({ status, bytes }: AccessLogEntry) => void logged.push([status, bytes])
+  let end: () => void = () => assert.unreachable()
+  const server = serve(
+    async (connection) => {
+      connection.send('HTTP/1.1 404 Not Found\r\n\r\n', true)
+      await new Promise<void>((resolve) => {
+        end = resolve
+      })
+    },
+    { accessLog, answerTimeoutMs: 100, writeTimeoutMs: 100 },
+  )
+  server.receive(GET)
+  server.written()
+  server.advance(1000)
+  assert.equal([shown(server.written()), server.connection.getStatus(false)], ['', 'ESTABLISHED'])
+  end()
+  await until(() => server.connection.getStatus(false) === 'ENDING')
+  assert.equal(logged, [[404, 26]])
+})
+
+test.run()

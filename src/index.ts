@@ -1,9 +1,11 @@
-// The public API. Registers the built-in protocols and has no other effect: no handle, no timer, no signal handler.
+// The public API. Registers the built-in protocols, and which of its classes stay in their process, and has no other
+// effect: no handle, no timer, no signal handler.
 
 import { frame } from '../protocols/frame.ts'
 import { type HttpProtocol, httpWith } from '../protocols/http/http.ts'
-import type { Request } from '../protocols/http/request.ts'
-import type { Response } from '../protocols/http/response.ts'
+import { Request } from '../protocols/http/request.ts'
+import { RequestBody } from '../protocols/http/request-body.ts'
+import { Response } from '../protocols/http/response.ts'
 import { tcp } from '../protocols/tcp.ts'
 import { text } from '../protocols/text.ts'
 import { udp } from '../protocols/udp.ts'
@@ -12,10 +14,16 @@ import { TakeoverEngine } from '../protocols/websocket/takeover.ts'
 import type { Verdict } from '../protocols/websocket/verdict.ts'
 import { type WebSocketProtocol, websocketWith } from '../protocols/websocket/websocket.ts'
 import { addon } from './addon.ts'
-import type { AnyConnection } from './connection.ts'
+import { type AnyConnection, Connection } from './connection.ts'
 import { httpServices } from './http/services.ts'
+import { StoredSession } from './http/session.ts'
+import { WorkerGroup, WorkerRef } from './messaging/references.ts'
 import { registerProtocol } from './protocol/registry.ts'
+import { SharedMap } from './shared/shared-map.ts'
+import { DatagramPeer } from './udp/datagram-peer.ts'
+import { registerUncloneable } from './uncloneable.ts'
 import type { Carrier } from './worker/settings.ts'
+import { Worker } from './worker.ts'
 
 /** HTTP/1.1 with your own settings: `new Worker('http://0.0.0.0:8080', { protocol: http({ body: 'stream' }) })`. */
 export const http = httpWith(httpServices)
@@ -43,6 +51,9 @@ registerProtocol('udp', udp)
 registerProtocol('http', plainHttp)
 registerProtocol('https', plainHttp)
 for (const scheme of ['websocket', 'ws', 'wss']) registerProtocol(scheme, plainWebSocket)
+
+registerUncloneable({ Request, RequestBody, Response, Session: StoredSession })
+registerUncloneable({ Connection, UdpConnection: DatagramPeer, Worker, WorkerGroup, WorkerRef, SharedMap })
 
 declare module './connection/host.ts' {
   interface ProtocolCallbacks {

@@ -10,6 +10,7 @@
 
 import { type QuickBuffer, v8 } from '../builtins.ts'
 import { messageOf, ProtocolError, UsageError } from '../errors.ts'
+import { uncloneableIn } from '../uncloneable.ts'
 import { plainText } from './plain.ts'
 
 export const enum Kind {
@@ -210,12 +211,19 @@ export function bytesForm(bytes: Uint8Array): Form {
 
 /** Throws UsageError. */
 function serialized(value: unknown): Buffer {
+  let bytes: Buffer
   try {
-    return v8().serialize(value)
+    bytes = v8().serialize(value)
   } catch (cause) {
-    const why = messageOf(cause)
-    throw new UsageError('ERR_CANNOT_CLONE', `this cannot be sent to another process: ${why}`, { cause })
+    throw uncloneable(messageOf(cause), { cause })
   }
+  const flaw = uncloneableIn(value)
+  if (flaw !== null) throw uncloneable(flaw)
+  return bytes
+}
+
+function uncloneable(why: string, options?: ErrorOptions): UsageError {
+  return new UsageError('ERR_CANNOT_CLONE', `this cannot be sent to another process: ${why}`, options)
 }
 
 /**

@@ -4,6 +4,7 @@
 import { v8 } from '../builtins.ts'
 import { messageOf, UsageError } from '../errors.ts'
 import { checkOptions, type Rule, rule, SIGNAL_OR_NULL } from '../options.ts'
+import { uncloneableIn } from '../uncloneable.ts'
 import { keeperLink, type Reply } from './keeper-link.ts'
 import { checkKey, checkStep, MAX_VALUE_BYTES, TTL } from './limits.ts'
 import { type Change, type WatchOptions, watchChanges } from './watch.ts'
@@ -180,11 +181,19 @@ function encode(key: string, value: unknown): { plain: Plain; bytes: Uint8Array 
 }
 
 function serialize(key: string, value: unknown): Buffer {
+  let bytes: Buffer
   try {
-    return v8().serialize(value)
+    bytes = v8().serialize(value)
   } catch (cause) {
-    throw new UsageError('ERR_SHARED_VALUE', `the value of '${key}' cannot be cloned: ${messageOf(cause)}`, { cause })
+    throw uncloneable(key, messageOf(cause), { cause })
   }
+  const flaw = uncloneableIn(value)
+  if (flaw !== null) throw uncloneable(key, flaw)
+  return bytes
+}
+
+function uncloneable(key: string, why: string, options?: ErrorOptions): UsageError {
+  return new UsageError('ERR_SHARED_VALUE', `the value of '${key}' cannot be cloned: ${why}`, options)
 }
 
 /** Throws UsageError: V8 writes deeper values than it can read. */

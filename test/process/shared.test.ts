@@ -131,6 +131,7 @@ test('what a map does, and what bad input gets', async () => {
       [`await map.get(7)`, 'ERR_SHARED_KEY'],
       [`await map.set('f', () => 1)`, 'ERR_SHARED_VALUE'],
       [`await map.set('u', undefined)`, 'ERR_SHARED_VALUE'],
+      [`await map.set('m', map)`, 'ERR_SHARED_VALUE'],
       [`await map.set('big', 'x'.repeat(2_000_000))`, 'ERR_SHARED_VALUE'],
       [`await map.set('t', 1, { ttlMs: -1 })`, 'ERR_SHARED_TTL'],
       [`await map.set('t', 1, { ttl: 5 })`, 'ERR_UNKNOWN_OPTION'],

@@ -12,7 +12,7 @@ import { type Draft, discard, draftOf, HTML, isSmall, lengthOf, weakened } from 
 import { draftOfAnswer, draftOfFile } from './drafting.ts'
 import type { RequestHead } from './head.ts'
 import { statusOfRaw } from './raw-answer.ts'
-import { giveUp, letGo, piecesOf, quietly, streamOf } from './release.ts'
+import { giveUp, holdErrors, letGo, piecesOf, quietly, streamOf } from './release.ts'
 import { Request } from './request.ts'
 import type { RequestBody } from './request-body.ts'
 import { RequestSignal } from './request-signal.ts'
@@ -198,6 +198,7 @@ export class Exchange {
     const draft = draftOfAnswer(message)
     const { isOpen, type } = draft
     this.#given = draft.body
+    if (draft.body !== null && !isChunk(draft.body)) holdErrors(draft.body)
     const isPlain = this.#session === null && (isOpen || !this.#host.settings.compress || !compressible(type))
     if (isPlain) return this.#begin(draft)
     if (isOpen) this.#early = { pieces: [], size: 0, isEnded: false }

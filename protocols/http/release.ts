@@ -34,8 +34,18 @@ export function streamOf(message: unknown): BodyStream | null {
   return isChunk(body) ? null : (body ?? null) // it is the user's, and may be undefined
 }
 
+/**
+ * A Readable may fail before anybody reads it, as a file that cannot be opened does, and without a listener that would
+ * end the process. Who reads it later gets the error nevertheless.
+ */
+export function holdErrors(body: BodyStream): void {
+  const { on, destroy } = Object(body) as { on?: unknown; destroy?: unknown } // it may not even be one
+  if (typeof on === 'function' && typeof destroy === 'function') on.call(body, 'error', nothing)
+}
+
 /** Ends a stream that nobody reads. A Readable must be destroyed: leaving its iterator before it began ends nothing. */
 export function letGo(body: BodyStream): void {
+  holdErrors(body)
   const { destroy, cancel } = Object(body) as { destroy?: unknown; cancel?: unknown } // it may not even be one
   if (typeof destroy === 'function') quietly(() => destroy.call(body))
   else if (typeof cancel === 'function') quietly(() => cancel.call(body))

@@ -1,5 +1,6 @@
 // Answers that are prepared before they leave, that are refused, that belong to another request, and what their Connection says.
 
+import { createReadStream } from 'node:fs'
 import { Readable } from 'node:stream'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -29,6 +30,7 @@ async function writtenBy(server: Wire<Request, unknown>, isDone: (text: string) 
 }
 
 const get = (path: string, more = '') => wire(`GET ${path} HTTP/1.1¶Host: h¶${more}¶`)
+const isAnswered = (error: unknown) => /^ERR_(ANSWERED|NO_REQUEST)$/.test(codeOf(error))
 const OPEN = { 'Transfer-Encoding': 'chunked' }
 
 /** Whose cookie takes a turn to be stored. */
@@ -219,6 +221,48 @@ test('an answer that nobody can take lets go of its file and its stream', async 
       }
       await until(isFree)
       assert.ok(isFree(), `${title}, ${index}`)
+    }
+})
+
+test('a file that cannot be opened ends no process: not where its answer has no body, and not where none is taken', async () => {
+  const cases: [string, (body: Readable) => Handler, RegExp][] = [
+    ['HEAD /', (body) => (connection) => connection.send(new Response(200, {}, body)), /^HTTP\/1\.1 200 /],
+    ['GET /', (body) => (connection) => connection.send(new Response(204, {}, body)), /^HTTP\/1\.1 204 /],
+    ['GET /', (body) => (connection) => connection.send(new Response(200, {}, body)), /^HTTP\/1\.1 500 /],
+    [
+      'GET /',
+      (body) => (connection) => {
+        connection.send('ok')
+        assert.throws(() => connection.send(new Response(200, {}, body)), isAnswered)
+      },
+      /^HTTP\/1\.1 200 /,
+    ],
+    [
+      'GET /',
+      (body) => (connection) => {
+        connection.destroy()
+        assert.is(connection.send(new Response(200, {}, body)), false)
+      },
+      /^$/,
+    ],
+    [
+      'GET /',
+      (body) => async (connection, request) => {
+        await request.session()
+        connection.send(new Response(200, {}, body))
+      },
+      /^HTTP\/1\.1 500 /,
+    ],
+  ]
+  for (const compress of [false, true])
+    for (const [line, handlerOf, expected] of cases) {
+      const body = createReadStream('/no/such/file')
+      const commit = () => until(() => body.closed).then(() => 'sid=x')
+      const server = serve(handlerOf(body), { compress, sessions: { ...sessions, commit } })
+      server.receive(wire(`${line} HTTP/1.1¶Host: h¶¶`))
+      await until(() => body.closed)
+      await nextTurn() // by then its error has been emitted
+      assert.match(await writtenBy(server, (text) => expected.test(text)), expected)
     }
 })
 

@@ -23,15 +23,22 @@ export async function privateDirectory(path: string): Promise<string> {
 
 /**
  * Removes the files of a folder for which `isOver` is true. Returns how many. A file already removed by another process
- * is no error.
+ * is no error. One about which nothing could be learned stays: when all others have been looked at, it rejects with the
+ * first such error.
  */
 export async function sweep(directory: string, isOver: (name: string) => boolean | Promise<boolean>): Promise<number> {
   let count = 0
+  const failures: unknown[] = []
   for (const name of await readdir(directory)) {
-    if (!(await isOver(name))) continue
-    await unlink(join(directory, name)).catch(ignoreMissing)
-    count++
+    try {
+      if (!(await isOver(name))) continue
+      await unlink(join(directory, name))
+      count++
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') failures.push(error)
+    }
   }
+  if (failures.length > 0) throw failures[0]
   return count
 }
 

@@ -4,7 +4,9 @@
 import { type FileHandle, open, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crypto } from '../builtins.ts'
-import { codeOf, SystemError } from '../errors.ts'
+import { codeOf, messageOf, SystemError } from '../errors.ts'
+import { LimitedLog } from '../log.ts'
+import { now } from '../loop/clock.ts'
 import { check, checkOptions, isString, POSITIVE, rule } from '../options.ts'
 import { ignoreMissing, privateDirectory, sweep } from './private-directory.ts'
 
@@ -109,6 +111,16 @@ async function timeIn(file: FileHandle): Promise<string> {
   return timeOf(buffer.toString('latin1', 0, bytesRead))
 }
 
+async function isOver(path: string): Promise<boolean> {
+  const file = await open(path)
+  try {
+    const until = Number(await timeIn(file))
+    return until > 0 ? until <= Date.now() : (await file.stat()).mtimeMs + CUT_FILES_STAY_MS <= Date.now()
+  } finally {
+    await file.close()
+  }
+}
+
 async function openExisting(path: string): Promise<FileHandle | null> {
   return open(path, 'r+').catch((error) => {
     ignoreMissing(error)
@@ -128,6 +140,12 @@ async function exists(path: string): Promise<boolean> {
 
 /** How often, in writes, a process looks for expired files. */
 const SWEEP_EVERY = 1000
+/** But no more often than this: a look at 50,000 files takes seconds. */
+const SWEEP_PAUSE_MS = 60_000
+/** A file without a time was cut, by a full disk, say. On a network disk it may be one that is only just being written. */
+const CUT_FILES_STAY_MS = 86_400_000
+
+const failures = new LimitedLog()
 
 /**
  * Stores each session in a file: named by a hash, so that reading the folder does not let anyone log in; mode 0600;
@@ -136,7 +154,10 @@ const SWEEP_EVERY = 1000
 export class FileSessionStore implements SessionStore {
   readonly #path: string
   #directory: Promise<string> | null = null
-  #writes = 0
+  /** Random at first, since all processes of a reload begin together. */
+  #writesToSweep = Math.ceil(Math.random() * SWEEP_EVERY)
+  #isSweeping = false
+  #nextSweepAt = 0
 
   /** The folder is made when it is first used, and must belong to this user alone (`ERR_NOT_PRIVATE`). */
   constructor(directory: string) {
@@ -203,22 +224,35 @@ export class FileSessionStore implements SessionStore {
       await unlink(temporary).catch(ignoreMissing)
       throw new SystemError(codeOf(cause), 'write', path, { cause })
     }
-    if (this.#writes++ % SWEEP_EVERY === 0) await this.sweep()
+    this.#writesToSweep--
+    this.#sweepIfDue()
     return true
+  }
+
+  /** Beside the visitors: none waits for it, and its failure is none of theirs. */
+  #sweepIfDue(): void {
+    if (this.#writesToSweep > 0 || this.#isSweeping || now() < this.#nextSweepAt) return
+    this.#isSweeping = true
+    this.sweep()
+      .catch((error) => failures.log(`sessions in ${this.#path} cannot be swept: ${messageOf(error)}`))
+      .finally(() => {
+        this.#isSweeping = false
+        this.#writesToSweep = SWEEP_EVERY
+        this.#nextSweepAt = now() + SWEEP_PAUSE_MS
+      })
   }
 
   async destroy(id: string): Promise<void> {
     await unlink(await this.#fileOf(id)).catch(ignoreMissing)
   }
 
-  /** Removes expired sessions. Returns how many. */
+  /**
+   * Removes expired sessions. Returns how many. A file that cannot be read stays: when it has looked at all others, it
+   * rejects with Node's error.
+   */
   async sweep(): Promise<number> {
     const directory = await this.#open()
-    return sweep(directory, async (name) => {
-      if (!/^[0-9a-f]{64}$/.test(name)) return false
-      const text = await readFile(join(directory, name), 'utf8').catch(() => '') // another process has removed it
-      return Number(timeOf(text)) <= Date.now()
-    })
+    return sweep(directory, (name) => /^[0-9a-f]{64}$/.test(name) && isOver(join(directory, name)))
   }
 
   async #fileOf(id: string): Promise<string> {

@@ -1,6 +1,15 @@
 // Sessions: ids that nobody can choose, stores, cookies; and lines of the access log that nobody can forge.
 
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -10,6 +19,8 @@ import { formatCombined, formatJson } from '../../src/http/access-log.ts'
 import type { StoredSession } from '../../src/http/session.ts'
 import { FileSessionStore, MemorySessionStore, type SessionStore } from '../../src/http/session-store.ts'
 import { Sessions } from '../../src/http/sessions.ts'
+import { sendLogTo } from '../../src/log.ts'
+import { rejects, until } from '../support/until.ts'
 
 async function withStores(use: (store: SessionStore, directory: string) => Promise<void>): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'millrace-sessions-'))
@@ -230,6 +241,51 @@ test('what is over is over, and swept', async () => {
     await store.sweep()
     assert.is(readdirSync(directory).length, 1)
   })
+})
+
+test('a sweep removes no session that it cannot read, and goes on with the others', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-sessions-'))
+  const store = new FileSessionStore(directory)
+  await store.write('live', { x: 1 }, 100)
+  await store.write('over', { x: 1 }, -1)
+  const [unreadable, cut, cutLongAgo] = ['0', '1', '2'].map((digit) => digit.repeat(64)) as [string, string, string]
+  symlinkSync(unreadable, join(directory, unreadable)) // ELOOP, for root, too; EMFILE and EIO are met in the same way
+  writeFileSync(join(directory, cut), '')
+  writeFileSync(join(directory, cutLongAgo), '')
+  utimesSync(join(directory, cutLongAgo), 1, 1)
+  await rejects(store.sweep(), 'ELOOP')
+  assert.equal(await store.read('live'), { x: 1 })
+  const left = readdirSync(directory).sort()
+  assert.equal([left.slice(0, 2), left.length], [[unreadable, cut], 3])
+  rmSync(directory, { recursive: true })
+})
+
+test('no visitor waits for a sweep, nor hears that it failed, and there is one at a time', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-sessions-'))
+  let fail: (error: Error) => void = () => undefined
+  let sweeps = 0
+  class Slow extends FileSessionStore {
+    override sweep(): Promise<number> {
+      sweeps++
+      return new Promise((_resolve, reject) => {
+        fail = reject
+      })
+    }
+  }
+  const store = new Slow(directory)
+  const lines: string[] = []
+  sendLogTo((line) => lines.push(line))
+  try {
+    for (let n = 0; n < 20; n++)
+      await Promise.all(Array.from({ length: 100 }, (_, index) => store.write(`${index}`, { n }, 100)))
+    assert.is(sweeps, 1)
+    fail(new Error('EMFILE: too many open files'))
+    await until(() => lines.length > 0)
+    assert.match(lines[0] ?? '', /sessions.*EMFILE/)
+  } finally {
+    sendLogTo(null)
+  }
+  rmSync(directory, { recursive: true })
 })
 
 test('files: private, named by a hash, and a cut one is as none', async () => {

@@ -4,6 +4,7 @@
 import { type FileHandle, open, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crypto } from '../builtins.ts'
+import { jsonOf } from '../encoded.ts'
 import { codeOf, messageOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { now } from '../loop/clock.ts'
@@ -56,7 +57,7 @@ export class MemorySessionStore implements SessionStore {
   }
 
   async write(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<void> {
-    this.#keep(id, JSON.stringify(data), ttlSeconds)
+    this.#keep(id, jsonOf(data), ttlSeconds)
   }
 
   async touch(id: string, ttlSeconds: number): Promise<boolean> {
@@ -67,7 +68,7 @@ export class MemorySessionStore implements SessionStore {
 
   async replace(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<boolean> {
     if (this.#alive(id) === null) return false
-    this.#keep(id, JSON.stringify(data), ttlSeconds)
+    this.#keep(id, jsonOf(data), ttlSeconds)
     return true
   }
 
@@ -142,7 +143,7 @@ async function exists(path: string): Promise<boolean> {
 const SWEEP_EVERY = 1000
 /** But no more often than this: a look at 50,000 files takes seconds. */
 const SWEEP_PAUSE_MS = 60_000
-/** A file without a time was cut, by a full disk, say. On a network disk it may be one that is only just being written. */
+/** A file without a time was cut, by a full disk, say; on a network disk it may be one that is just being written. */
 const CUT_FILES_STAY_MS = 86_400_000
 
 const failures = new LimitedLog()
@@ -207,11 +208,12 @@ export class FileSessionStore implements SessionStore {
 
   /** False if it `mustExist`, and does not. */
   async #store(path: string, data: Readonly<SessionData>, ttlSeconds: number, mustExist: boolean): Promise<boolean> {
+    const json = jsonOf(data)
     const temporary = `${path}.${crypto().randomBytes(8).toString('hex')}`
     try {
       const file = await open(temporary, 'wx', 0o600)
       try {
-        await file.writeFile(`${HEAD}${untilOf(ttlSeconds)},"data":${JSON.stringify(data)}}`)
+        await file.writeFile(`${HEAD}${untilOf(ttlSeconds)},"data":${json}}`)
       } finally {
         await file.close()
       }

@@ -288,6 +288,16 @@ test('no visitor waits for a sweep, nor hears that it failed, and there is one a
   rmSync(directory, { recursive: true })
 })
 
+test('what JSON cannot hold is the fault of who has set it, in every store', async () => {
+  await withStores(async (store, directory) => {
+    await rejects(store.write('a', { n: 10n }, 100), 'ERR_ENCODE')
+    assert.equal(readdirSync(directory), [])
+    await store.write('a', {}, 100)
+    await rejects(store.replace?.('a', { n: 10n }, 100) as Promise<boolean>, 'ERR_ENCODE')
+    assert.equal(await store.read('a'), {})
+  })
+})
+
 test('files: private, named by a hash, and a cut one is as none', async () => {
   const directory = join(mkdtempSync(join(tmpdir(), 'millrace-sessions-')), 'made')
   const store = new FileSessionStore(directory)

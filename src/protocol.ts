@@ -312,12 +312,13 @@ export interface CodecIo<In = unknown> {
   /** Hands the connection to another protocol, which receives `rest` first. This codec gets `closed('upgraded')`. */
   upgrade(protocol: AnyProtocol, rest: Uint8Array): void
   /**
-   * Keeps a message that `send` cannot send before the protocol's handshake is over; returns what `send` is to return.
+   * Keeps a message that `send` cannot send before the protocol's handshake is over, or the head of its answer has
+   * left; returns what `send` is to return.
    * `size` in bytes counts as queued, up to `maxSendBufferSize`. `sendKept()` sends it. If the connection ends before
    * that, a client keeps it for its next connection, if there is one; otherwise SEND_FAIL reports it.
    */
   keep(message: unknown, size: number): boolean
-  /** The handshake is over: calls `send` with what was kept, in order. Their `write`s are a `must`. */
+  /** It can be sent now: calls `send` with what was kept, in order. Their `write`s are a `must`. */
   sendKept(): void
   /** Refuses a message: counts it, calls `onError` with SEND_FAIL and returns false, for `send` to return. */
   refuse(why: string): false

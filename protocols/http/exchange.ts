@@ -76,11 +76,14 @@ interface StreamPlan {
   readonly length: number
 }
 
-/** Pieces of an open answer that wait for its head. */
+/** Pieces of an open answer that wait for its head. The connection keeps them, and counts them as queued. */
 interface Early {
+  /** Those that the connection has given back. */
   readonly pieces: (string | Uint8Array)[]
   /** Bytes. */
   size: number
+  /** The connection gives them back. */
+  isLeaving: boolean
   /** The last piece has been sent. */
   isEnded: boolean
 }
@@ -201,7 +204,7 @@ export class Exchange {
     if (draft.body !== null && !isChunk(draft.body)) holdErrors(draft.body)
     const isPlain = this.#session === null && (isOpen || !this.#host.settings.compress || !compressible(type))
     if (isPlain) return this.#begin(draft)
-    if (isOpen) this.#early = { pieces: [], size: 0, isEnded: false }
+    if (isOpen) this.#early = { pieces: [], size: 0, isLeaving: false, isEnded: false }
     return this.#prepare(Promise.resolve(draft))
   }
 
@@ -424,28 +427,37 @@ export class Exchange {
     if (data === null)
       throw new UsageError('ERR_ENCODE', 'an open answer goes on with text, bytes, Chunk or ServerSentEvents')
     if (data.length > 0) {
-      if (this.#isMute && this.#early === null) return true
-      if (this.#isFull()) return this.#leaveOut(message)
-      return this.#early === null ? this.#piece(data) : this.#keep(this.#early, data)
+      if (this.#early !== null) return this.#keep(this.#early, data, message)
+      if (this.#isMute) return true
+      return this.#isFull(0) ? this.#leaveOut(message) : this.#piece(data)
     }
     this.finish()
     return true
   }
 
-  #isFull(): boolean {
+  #isFull(early: number): boolean {
     const { io } = this.#host
-    return (this.#early?.size ?? 0) >= io.maxSendBufferSize || io.hasQueued(io.maxSendBufferSize)
+    return early >= io.maxSendBufferSize || io.hasQueued(io.maxSendBufferSize)
   }
 
-  /** False: the buffer will be full once the head has left, and `onBufferFull` and `onBufferDrain` will be called. */
-  #keep(early: Early, data: string | Uint8Array): boolean {
-    early.pieces.push(data)
-    early.size += Buffer.byteLength(data)
-    return early.size < this.#host.io.maxSendBufferSize
+  #keep(early: Early, data: string | Uint8Array, message: Answer): boolean {
+    if (early.isLeaving) {
+      early.pieces.push(data)
+      return true
+    }
+    if (this.#isFull(early.size)) return this.#leaveOut(message)
+    const size = Buffer.byteLength(data)
+    early.size += size
+    return this.#host.io.keep(data, size)
   }
 
   /** Writes all pieces at once: writing may call back, and what a callback sends must come after them. */
-  #sendEarly({ pieces, isEnded }: Early): void {
+  #sendEarly(early: Early): void {
+    if (this.#state === State.Open) {
+      early.isLeaving = true
+      this.#host.io.sendKept()
+    }
+    const { pieces, isEnded } = early
     this.#early = null
     if (this.#state !== State.Open) return // events for HEAD
     if (pieces.length > 0 && !this.#isMute)

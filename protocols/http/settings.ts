@@ -105,6 +105,7 @@ const RULES_OF_UPLOADS = {
   maxFields: integerFrom(0),
   maxFileBytes: NOT_NEGATIVE,
   maxFieldBytes: NOT_NEGATIVE,
+  maxFieldsBytes: NOT_NEGATIVE,
 } satisfies Record<keyof UploadSettings, Rule>
 
 /** How the body of a request is delivered, see `HttpSettings.body`. */
@@ -122,6 +123,8 @@ export interface UploadSettings {
   readonly maxFileBytes?: number
   /** Bytes of one field. Default 1,048,576. */
   readonly maxFieldBytes?: number
+  /** Bytes of all fields and their names together: they are kept in memory. Default 10,485,760. */
+  readonly maxFieldsBytes?: number
 }
 
 /** A file that arrived as part of a form. Removed when the request is over, unless it was moved. */

@@ -65,9 +65,10 @@ export async function readUploads(
 ): Promise<UploadForm> {
   const { Busboy } = await load()
   const directory = await folder(limits.directory)
-  const { maxFiles = 100, maxFields = 1000, maxFileBytes = 104_857_600, maxFieldBytes = 1_048_576 } = limits
+  const { maxFiles = 100, maxFields = 1000, maxFileBytes = 104_857_600 } = limits
+  const { maxFieldBytes = 1_048_576, maxFieldsBytes = 10_485_760 } = limits
   const bounds = {
-    fieldSize: maxFieldBytes,
+    fieldSize: Math.min(maxFieldBytes, maxFieldsBytes), // the parser collects a field before it tells of it
     fields: maxFields,
     fileSize: maxFileBytes,
     files: maxFiles,
@@ -81,7 +82,7 @@ export async function readUploads(
   } catch (cause) {
     throw badForm('a multipart body without a usable boundary', cause)
   }
-  const upload = new Upload(directory, parser, Delimiters.of(contentType))
+  const upload = new Upload(directory, parser, Delimiters.of(contentType), maxFieldsBytes)
   return upload.read(body)
 }
 
@@ -90,6 +91,8 @@ class Upload {
   readonly #directory: string
   readonly #parser: BusboyInstance
   readonly #delimiters: Delimiters | null
+  /** Bytes that may still come in fields. */
+  #fieldBytesLeft: number
   readonly #fields: [string, string][] = []
   readonly #files: FormFile[] = []
   readonly #streams: Readable[] = []
@@ -100,9 +103,10 @@ class Upload {
   /** Ends a wait for the parser, which may never end by itself: it waits for a file that has failed. */
   #giveUp: (error: Error) => void = nothing // nobody waits yet
 
-  constructor(directory: string, parser: BusboyInstance, delimiters: Delimiters | null) {
+  constructor(directory: string, parser: BusboyInstance, delimiters: Delimiters | null, maxFieldsBytes: number) {
     this.#directory = directory
     this.#delimiters = delimiters
+    this.#fieldBytesLeft = maxFieldsBytes
     this.#parser = parser
     parser.on('field', (name, value, _isNameCut, isCut) => this.#addField(name, value, isCut))
     parser.on('file', (field, stream, name, _encoding, type) => this.#addFile(field, stream, name, type))
@@ -155,8 +159,11 @@ class Upload {
 
   #addField(name: string | undefined, value: string, isCut: boolean): void {
     this.#reported++
-    if (isCut) this.#fail(tooMuch('a field of a form is too long'))
-    else if (this.#isName(name)) this.#fields.push([name, value])
+    if (isCut) return this.#fail(tooMuch('a field of a form is too long'))
+    if (!this.#isName(name)) return
+    this.#fieldBytesLeft -= Buffer.byteLength(name) + Buffer.byteLength(value)
+    if (this.#fieldBytesLeft < 0) this.#fail(tooMuch('the fields of a form are too long together'))
+    else this.#fields.push([name, value])
   }
 
   /** A part must have a name (RFC 7578 section 4.2), and the parser does not limit its length. */

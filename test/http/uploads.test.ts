@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { UploadSettings } from '../../protocols/http/settings.ts'
 import { codeOf } from '../../src/errors.ts'
 import { readUploads } from '../../src/http/uploads.ts'
 import { within } from '../support/until.ts'
@@ -27,9 +28,22 @@ async function* form(files: number, size: number): AsyncGenerator<Buffer> {
   yield Buffer.from('--X--\r\n')
 }
 
+/** A form of fields of `size` bytes each; `taken` learns how many of them were asked for. */
+async function* fields(count: number, size: number, taken = { count: 0 }): AsyncGenerator<Buffer> {
+  for (let n = 0; n < count; n++) {
+    taken.count++
+    yield Buffer.from(`--X\r\nContent-Disposition: form-data; name="n"\r\n\r\n${'a'.repeat(size)}\r\n`)
+  }
+  yield Buffer.from('--X--\r\n')
+}
+
 /** The code of what it rejects with. */
-async function failureOf(body: AsyncGenerator<Buffer>, directory: string): Promise<string> {
-  const reading = readUploads(body, TYPE, { directory })
+async function failureOf(
+  body: AsyncGenerator<Buffer>,
+  directory: string,
+  limits: UploadSettings = {},
+): Promise<string> {
+  const reading = readUploads(body, TYPE, { directory, ...limits })
   return within(
     10_000,
     reading.then(() => '', codeOf),
@@ -62,6 +76,20 @@ test('more files than there may be are refused, and none of them stays', async (
   assert.is(await failureOf(form(120, 5), directory), 'ERR_FORM_TOO_LARGE')
   assert.is(await failureOf(form(120, 20_000), directory), 'ERR_FORM_TOO_LARGE')
   assert.equal(readdirSync(directory), [])
+  rmSync(directory, { recursive: true })
+})
+
+test('all fields of a form together are bounded, whatever each may take, and not one more is read', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
+  const taken = { count: 0 }
+  assert.is(await failureOf(fields(40, 1_000_000, taken), directory), 'ERR_FORM_TOO_LARGE')
+  assert.ok(taken.count <= 12, `${taken.count} MB were read`)
+  assert.is(await failureOf(fields(10, 1_000_000), directory), '')
+  const limits = { maxFieldsBytes: 100 }
+  assert.is(await failureOf(fields(10, 9), directory, limits), '', 'each with a name of one byte')
+  assert.is(await failureOf(fields(11, 9), directory, limits), 'ERR_FORM_TOO_LARGE')
+  assert.is(await failureOf(fields(1, 101), directory, limits), 'ERR_FORM_TOO_LARGE')
+  assert.is(await failureOf(fields(1, 99), directory, limits), '')
   rmSync(directory, { recursive: true })
 })
 

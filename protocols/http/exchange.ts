@@ -333,7 +333,8 @@ export class Exchange {
     // These must have the same fields about codings as a 200 (RFC 9110 sections 15.3.7, 15.4.5).
     const isOf200 = status === 206 || status === 304
     if (/^content-encoding:/im.test(lines) || !compressible(type)) return draft
-    if (!isOf200 && (body === null || isOpen)) return draft
+    const isOfGet = body === null && this.head.method === 'HEAD' // it has the fields of a GET, whose body is not known
+    if (!isOf200 && (isOpen || (body === null && !isOfGet))) return draft
     const coding = this.request.codingFor(CODINGS) as Coding | null
     draft.lines += 'Vary: Accept-Encoding\r\n'
     if (status === 304 && coding !== null) draft.lines = weakened(draft.lines)
@@ -416,7 +417,8 @@ export class Exchange {
     if (status === 205) return 'Content-Length: 0\r\n'
     if (this.#isChunked) return 'Transfer-Encoding: chunked\r\n'
     if (length < 0) return ''
-    return `Content-Length: ${isEmpty && size >= 0 && this.head.method === 'HEAD' ? size : length}\r\n`
+    if (!isEmpty || this.head.method !== 'HEAD') return `Content-Length: ${length}\r\n`
+    return size < 0 ? '' : `Content-Length: ${size}\r\n` // of the body that GET would have, which may be unknown
   }
 
   // Bodies sent piece by piece

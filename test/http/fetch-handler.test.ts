@@ -44,6 +44,21 @@ test('the URL is what the client asked for', async () => {
     assert.is((await ask(url, text)).split('¶').at(-1), expected, text)
 })
 
+test('HEAD, for which frameworks drop the body, is not told that there are no bytes', async () => {
+  const app: FetchApp = ({ method }) => {
+    const response = new Response('some', { headers: { 'Content-Type': 'text/plain' } })
+    return method === 'HEAD' ? new Response(null, response) : response
+  }
+  const server = serve({ onMessage: fetchHandler(app) } as never, { body: 'stream' })
+  server.receive(wire('HEAD / HTTP/1.1¶Host: h¶¶'))
+  let answer = ''
+  await until(() => {
+    answer += shown(server.written())
+    return answer.includes('¶¶')
+  })
+  assert.is(answer, 'HTTP/1.1 200 OK¶content-type: text/plain¶¶')
+})
+
 test('a host that no URL can have is the client’s fault', async () => {
   for (const host of ['256.256.256.256', '1.2.3.4.5', 'xn--', 'a%20b', 'a%00', '0x100000000'])
     assert.match(await ask(url, `GET / HTTP/1.1¶Host: ${host}¶¶`), /^HTTP\/1\.1 400 /, host)

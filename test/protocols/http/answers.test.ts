@@ -267,6 +267,22 @@ test('a file that cannot be opened ends no process: not where its answer has no 
     }
 })
 
+test('an answer to HEAD without a body says no length but a given one, and its fields vary as those of GET', async () => {
+  const headOf = async (answer: unknown, settings: HttpSettings = {}) => {
+    const server = serve((connection) => connection.send(answer), settings)
+    server.receive(Buffer.concat([wire('HEAD / HTTP/1.1¶Host: h¶Accept-Encoding: gzip¶¶'), get('/next')]))
+    const [head = ''] = (await writtenBy(server, (text) => text.split('HTTP/1.1').length === 3)).split('¶¶')
+    return head
+  }
+  const type = { 'Content-Type': 'text/plain' }
+  assert.is(await headOf(new Response(200, type)), 'HTTP/1.1 200 OK¶Content-Type: text/plain')
+  assert.match(await headOf(new Response(200, { ...type, 'Content-Length': '7' })), /¶Content-Length: 7$/)
+  assert.match(await headOf(new Response(200, type, '')), /¶Content-Length: 0$/)
+  assert.match(await headOf(new Response(200, type, 'four')), /¶Content-Length: 4$/)
+  const compress = await headOf(new Response(200, type), { compress: true })
+  assert.is(compress, 'HTTP/1.1 200 OK¶Content-Type: text/plain¶Vary: Accept-Encoding')
+})
+
 test('an answer that is sent twice is on its way once, and whole', async () => {
   async function* pieces() {
     for (const piece of ['one', 'two', 'three']) {

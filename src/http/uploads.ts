@@ -9,10 +9,11 @@ import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { BusboyConstructor, BusboyFileStream, BusboyInstance } from '@fastify/busboy'
 import type { UploadedFile, UploadForm, UploadSettings } from '../../protocols/http/settings.ts'
-import { crypto } from '../builtins.ts'
-import { codeOf, ProtocolError, SystemError, UsageError } from '../errors.ts'
+import { codeOf, messageOf, ProtocolError, SystemError, UsageError } from '../errors.ts'
+import { log } from '../log.ts'
 import { nothing } from '../nothing.ts'
 import { Delimiters } from './delimiters.ts'
+import { isLeftBehind, newFileName } from './owners.ts'
 import { ignoreMissing, privateDirectory, sweep } from './private-directory.ts'
 
 /** A file of a form, in our folder until it is moved. */
@@ -179,7 +180,7 @@ class Upload {
     stream.on('error', nothing) // the code that stores it handles the error
     this.#streams.push(stream)
     if (!this.#isName(field)) return
-    const path = join(this.#directory, `${process.pid}-${crypto().randomBytes(16).toString('hex')}`)
+    const path = join(this.#directory, newFileName())
     const file = new FormFile(field, name ?? '', type, path)
     this.#files.push(file)
     stream.once('limit', () => this.#fail(tooMuch('a file of a form is too large')))
@@ -241,22 +242,14 @@ async function load(): Promise<{ readonly Busboy: BusboyConstructor }> {
 
 let swept = ''
 
-/** The upload folder, after removing what processes that are gone have left there. */
+/** The upload folder. What processes that are gone have left there is removed meanwhile: no upload waits for that. */
 async function folder(given = join(tmpdir(), `millrace-uploads-${process.geteuid?.() ?? ''}`)): Promise<string> {
   const directory = await privateDirectory(given)
   if (swept !== directory) {
     swept = directory
-    await sweep(directory, (name) => isOfTheDead(Number(/^(\d+)-[0-9a-f]{32}$/.exec(name)?.[1])))
+    sweep(directory, (name) => isLeftBehind(join(directory, name))).catch((error) =>
+      log(`uploads in ${directory} cannot be swept: ${messageOf(error)}`),
+    )
   }
   return directory
-}
-
-function isOfTheDead(pid: number): boolean {
-  if (!(pid > 0)) return false
-  try {
-    process.kill(pid, 0)
-    return false
-  } catch (error) {
-    return codeOf(error) === 'ESRCH'
-  }
 }

@@ -1,7 +1,7 @@
 // Uploads as files: what a disk that fills up costs, and forms that are none.
 
-import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -9,7 +9,7 @@ import * as assert from 'uvu/assert'
 import type { UploadSettings } from '../../protocols/http/settings.ts'
 import { codeOf } from '../../src/errors.ts'
 import { readUploads } from '../../src/http/uploads.ts'
-import { within } from '../support/until.ts'
+import { until, within } from '../support/until.ts'
 import { asRoot } from '../support/where.ts'
 
 const TYPE = 'multipart/form-data; boundary=X'
@@ -90,6 +90,55 @@ test('all fields of a form together are bounded, whatever each may take, and not
   assert.is(await failureOf(fields(11, 9), directory, limits), 'ERR_FORM_TOO_LARGE')
   assert.is(await failureOf(fields(1, 101), directory, limits), 'ERR_FORM_TOO_LARGE')
   assert.is(await failureOf(fields(1, 99), directory, limits), '')
+  rmSync(directory, { recursive: true })
+})
+
+const DAY_S = 86_400
+
+/** The name of the file of an upload to a new folder, which it is removed from: `<where>-<pid>-<random>`. */
+async function ownName(): Promise<string> {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
+  await readUploads(form(1, 5), TYPE, { directory })
+  const [name = ''] = readdirSync(directory)
+  rmSync(directory, { recursive: true })
+  return name
+}
+
+test('files of the dead go, but not those of processes elsewhere, of which nothing is known, before they are a day old', async () => {
+  const [where = '', pid, random = ''] = (await ownName()).split('-')
+  assert.is(Number(pid), process.pid)
+  const dead = spawnSync('true').pid
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
+  const elsewhere = where.replace(/./g, (digit) => (digit === '0' ? '1' : '0'))
+  const names = {
+    ours: `${where}-${process.ppid}-${random}`,
+    left: `${where}-${dead}-${random}`,
+    theirs: `${elsewhere}-${dead}-${random}`,
+    theirsOld: `${elsewhere}-${process.pid}-${random}`,
+    other: 'notes',
+  }
+  for (const name of Object.values(names)) writeFileSync(join(directory, name), '')
+  const before = Date.now() / 1000 - DAY_S - 60
+  for (const name of [names.theirsOld, names.ours, names.other]) utimesSync(join(directory, name), before, before)
+  const { dispose } = await readUploads(form(1, 5), TYPE, { directory })
+  await dispose()
+  await until(() => readdirSync(directory).length === 3)
+  assert.equal(readdirSync(directory).sort(), [names.ours, names.theirs, names.other].sort())
+  rmSync(directory, { recursive: true })
+})
+
+asRoot('an upload in another PID namespace leaves the files of this one alone', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
+  const { files } = await readUploads(form(1, 5), TYPE, { directory })
+  const code = `
+    import { readUploads } from ${JSON.stringify(new URL('../../src/http/uploads.js', import.meta.url))}
+    const body = ['--X\\r\\nContent-Disposition: form-data; name="a"\\r\\n\\r\\nb\\r\\n--X--\\r\\n']
+    await readUploads(body.map((text) => Buffer.from(text)), '${TYPE}', { directory: '${directory}' })
+  `
+  const node = [process.execPath, '--input-type=module', '-e', code]
+  execFileSync('unshare', ['--pid', '--fork', '--mount-proc', ...node])
+  await files[0]?.move(join(directory, 'moved'))
+  assert.equal(readdirSync(directory), ['moved'])
   rmSync(directory, { recursive: true })
 })
 

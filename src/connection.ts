@@ -1482,6 +1482,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   #close(): void {
     if (this.#state >= State.Closing) return // a callback has already closed it
+    if (this.#is(Bit.Cut)) return this.#drop()
     this.#move(State.Closing)
     this.#discardInput()
     if (this.#socket.queuedBytes === 0) this.#drop()
@@ -1490,6 +1491,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   #end(): void {
     if (this.#state !== State.Established) return
+    if (this.#is(Bit.Cut)) return this.#drop()
     this.#move(State.Ending)
     this.#discardInput()
     if (this.#socket.queuedBytes === 0) this.#sendFin()
@@ -1498,8 +1500,14 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   #drop(): void {
     if (this.#state === State.Closed) return
-    this.#socket.destroy()
+    if (this.#mustReset) this.#socket.reset()
+    else this.#socket.destroy()
     this.#finish()
+  }
+
+  /** FIN would say that the peer has everything. */
+  get #mustReset(): boolean {
+    return this.#is(Bit.EndTells) && (this.#is(Bit.Cut) || this.#socket.queuedBytes > 0)
   }
 
   #sendFin(): void {
@@ -1777,6 +1785,12 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       const isEnding = connection.#state !== State.Established // the last message is on its way
       connection.#handlerFailed(error)
       if (!isEnding) connection.#drop()
+    }
+
+    endTells(isWritten: boolean): void {
+      if (!this.#isCurrent()) return
+      this.#connection.#bits |= Bit.EndTells
+      this.#connection.#set(Bit.Cut, !isWritten)
     }
 
     upgrade(protocol: AnyProtocol, rest: Uint8Array): void {

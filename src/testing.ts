@@ -79,6 +79,8 @@ export class MemorySocket implements Socket {
   /** Whether FIN was sent. */
   hasEnded = false
   isDestroyed = false
+  /** Whether that was with a reset. */
+  wasReset = false
   queuedBytes = 0
   /** Bytes that the kernel has taken and the peer has not: a test may set it, and nothing here changes it. */
   inKernel = 0
@@ -159,6 +161,11 @@ export class MemorySocket implements Socket {
     this.isDestroyed = true
     this.#queued = []
     this.queuedBytes = 0
+  }
+
+  reset(): void {
+    this.wasReset = true
+    this.destroy()
   }
 
   /** The kernel accepts what is queued. */

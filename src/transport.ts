@@ -99,6 +99,8 @@ export interface Socket extends Peer {
   end(): void
   /** Closes at once and discards what is queued. No event follows. */
   destroy(): void
+  /** Like `destroy`, with a reset (TCP) in place of FIN; a TLS peer sees no close_notify either way. */
+  reset(): void
   /**
    * Gives the descriptor away, with bytes received but not delivered and bytes not sent: for another engine or another
    * process. No event follows. Null where that is impossible: on the node engine, and under TLS.

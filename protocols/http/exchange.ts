@@ -104,6 +104,8 @@ export class Exchange {
   #status = 0
   #sent = 0
   #isChunked = false
+  /** The end of the connection is that of the body, so it must not come before. */
+  #isCutByEnd = false
   /** The pieces of an open answer are not sent: it is one to HEAD, or its status has no body. */
   #isMute = false
   #session: Promise<Session> | null = null
@@ -382,6 +384,8 @@ export class Exchange {
     this.#isChunked = length < 0 && minorVersion === 1 && hasBody
     // So do events without a body: they have no last piece that another request could wait for.
     const endsWithConnection = length < 0 && !this.#isChunked && (hasBody || (isOpen && isEvents(type)))
+    this.#isCutByEnd = endsWithConnection && !isEvents(type)
+    if (this.#isCutByEnd) this.#host.io.endTells(false)
     this.isLast = isClosing || !this.#host.mayGoOn || !isKeepAlive || endsWithConnection
     return (
       `HTTP/1.1 ${status} ${reason === '' ? (REASONS[status] ?? '') : reason}\r\n` +
@@ -575,6 +579,7 @@ export class Exchange {
 
   #done(): void {
     this.#state = State.Done
+    if (this.#isCutByEnd) this.#host.io.endTells(true)
     this.#signal?.release()
     this.#release()
     const failure = this.#logged()

@@ -88,6 +88,10 @@ export const enum Bit {
   InLastWord = 65536,
   /** `onClose` is called, and no callback of a protocol follows it. */
   ToldClose = 131072,
+  /** Its end tells the peer that it has all of what was sent. */
+  EndTells = 262144,
+  /** And it has not been sent to its end yet. */
+  Cut = 524288,
 }
 
 /** Flags of one `send`, which another one within it must not see. */
@@ -164,4 +168,5 @@ export const NO_SOCKET: Socket = {
   resume: nothing,
   end: nothing,
   destroy: nothing,
+  reset: nothing,
 }

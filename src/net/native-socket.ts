@@ -330,6 +330,14 @@ export class NativeSocket implements Socket, Owner {
     rings().operate(this.#slot, Operation.Destroy)
   }
 
+  /** Rare, so the node engine does it: it has a call for that. */
+  reset(): void {
+    if (this.#flags & Flag.Moved) return this.#extra?.successor?.reset()
+    const released = this.release()
+    if (released === null) this.destroy()
+    else nodeEngine.adopt({ ...released, unsent: NO_BYTES }).reset()
+  }
+
   release(): Released | null {
     if (this.#flags & (Flag.Gone | Flag.Moved | Flag.ShakingHands | Flag.Ending)) return null
     const released = this.#leave()

@@ -376,13 +376,25 @@ class NodeSocket implements Socket {
   }
 
   destroy(): void {
+    if (!this.#isGone) this.#giveUp().destroy()
+  }
+
+  reset(): void {
     if (this.#isGone) return
+    const isTcp = this.#tls === null && !this.#isShakingHands && this.#stream.remoteAddress !== undefined
+    const stream = this.#giveUp()
+    if (isTcp) stream.resetAndDestroy()
+    else stream.destroy()
+  }
+
+  /** Returns the stream. There is nobody left to notify. */
+  #giveUp(): net.Socket {
     this.#isGone = true
     this.#events = null
     this.#pending = []
     this.#pendingBytes = 0
     this.#givenBytes = 0
-    this.#stream.on('error', nothing).destroy() // it was given up: there is nothing left to notify
+    return this.#stream.on('error', nothing)
   }
 
   /** The handshake has not begun. The bytes that arrive now, or at least the end, are read again. */

@@ -283,6 +283,24 @@ test('an answer to HEAD without a body says no length but a given one, and its f
   assert.is(compress, 'HTTP/1.1 200 OK¶Content-Type: text/plain¶Vary: Accept-Encoding')
 })
 
+test('an answer that ends with its connection is whole when all of it has been sent, not when it is written', () => {
+  for (const [line, isSent, isReset] of [
+    ['GET / HTTP/1.0', false, true],
+    ['GET / HTTP/1.0', true, false],
+    ['GET / HTTP/1.1¶Host: h', false, false],
+  ] as const) {
+    const server = serve((connection) => {
+      connection.send(new Response(200, OPEN, 'one'))
+      connection.send(new Chunk(''))
+    })
+    server.hold()
+    server.receive(wire(`${line}¶¶`))
+    if (isSent) server.drain()
+    server.connection.destroy()
+    assert.is(server.socket.wasReset, isReset, `${line} ${isSent}`)
+  }
+})
+
 test('an answer that is sent twice is on its way once, and whole', async () => {
   async function* pieces() {
     for (const piece of ['one', 'two', 'three']) {

@@ -590,7 +590,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** After the last answer: FIN, and what still comes is thrown away for a while, so that the answer is read. */
   #leave(): void {
     this.#isOver = true
-    if (this.#exchange?.isUnderWay === true) this.#exchange.abandon()
+    const exchange = this.#exchange
+    if (exchange !== null && !exchange.isAnswered) exchange.abandon()
     this.#exchange = null
     this.#incoming?.sink.fail(gone())
     this.#incoming = null

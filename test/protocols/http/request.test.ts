@@ -3,6 +3,7 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Request } from '../../../protocols/http/request.ts'
+import { Response } from '../../../protocols/http/response.ts'
 import type { AccessLogEntry, HttpSettings } from '../../../protocols/http/settings.ts'
 import { codeOf } from '../../../src/errors.ts'
 import { serve, shown, wire } from '../../support/http.ts'
@@ -218,6 +219,27 @@ test('each answer is logged once, with what was sent of its body', () => {
       ['GET', '/', '1.1', 200, 6, '', ''],
     ],
   )
+})
+
+test('an open answer that the fault of its client cuts is logged, too, and once', () => {
+  const POST = 'POST /a HTTP/1.1¶Host: h¶Transfer-Encoding: chunked¶¶'
+  for (const cut of [
+    (server: ReturnType<typeof serve>) => server.receive(wire('x¶')),
+    (server: ReturnType<typeof serve>) => server.receive(wire('6¶123456¶')),
+    (server: ReturnType<typeof serve>) => server.advance(1001),
+  ]) {
+    const lines: string[] = []
+    const onMessage = (connection: { send(answer: unknown): boolean }) =>
+      void connection.send(new Response(200, { 'Transfer-Encoding': 'chunked' }, 'one'))
+    const accessLog = ({ target, status, bytes }: AccessLogEntry) => void lines.push(`${target} ${status} ${bytes}`)
+    const server = serve({ onMessage } as never, { body: 'stream', maxBodyBytes: 5, bodyTimeoutMs: 1000, accessLog })
+    server.receive(wire(POST))
+    cut(server)
+    assert.equal(lines, ['/a 200 3'])
+    assert.is(shown(server.written()).split('200 OK').length, 2)
+    server.reset()
+    assert.is(lines.length, 1)
+  }
 })
 
 test('an upload has all fields that its parser let through: the limit is that of `uploads`', async () => {

@@ -4,7 +4,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Request } from '../../../protocols/http/request.ts'
 import { Response } from '../../../protocols/http/response.ts'
-import type { AccessLogEntry, HttpSettings } from '../../../protocols/http/settings.ts'
+import type { AccessLogEntry, HttpServices, HttpSettings } from '../../../protocols/http/settings.ts'
 import { codeOf } from '../../../src/errors.ts'
 import { serve, shown, wire } from '../../support/http.ts'
 import { until } from '../../support/until.ts'
@@ -240,6 +240,20 @@ test('an open answer that the fault of its client cuts is logged, too, and once'
     server.reset()
     assert.is(lines.length, 1)
   }
+})
+
+test('an upload has the trailers of its body', async () => {
+  const readUploads: HttpServices['readUploads'] = async (body) => {
+    for await (const _ of body);
+    return { fields: [], files: [], dispose: async () => undefined }
+  }
+  const onMessage = (connection: { send(answer: unknown): boolean }, request: Request) =>
+    connection.send(request.trailer('X-T') ?? 'none')
+  const server = serve({ onMessage } as never, { uploads: {} }, { readUploads })
+  const type = 'multipart/form-data; boundary=x'
+  server.receive(wire(`POST / HTTP/1.1¶Host: h¶Content-Type: ${type}¶Transfer-Encoding: chunked¶¶5¶--x--¶0¶X-T: v¶¶`))
+  await until(() => server.messages.length === 1)
+  assert.match(shown(server.written()), /¶¶v$/)
 })
 
 test('an upload has all fields that its parser let through: the limit is that of `uploads`', async () => {

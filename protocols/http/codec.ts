@@ -461,8 +461,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #uploadFailed(exchange: Exchange, error: unknown): void {
     if (this.#exchange !== exchange) return
     const { statusHint } = error as { statusHint?: number }
-    this.#refuse(statusHint ?? 500, statusHint === undefined ? 'the upload could not be stored' : String(error))
-    if (statusHint === undefined) this.io.fail(error)
+    this.#refuse(statusHint ?? 500, statusHint === undefined ? 'the upload could not be stored' : messageOf(error))
+    this.io.fail(error) // the refusal is on its way: this only reports
   }
 
   #takeBody(incoming: Incoming, bytes: Buffer, start: number): number {

@@ -5,7 +5,7 @@ import * as assert from 'uvu/assert'
 import type { Request } from '../../../protocols/http/request.ts'
 import { Response } from '../../../protocols/http/response.ts'
 import type { AccessLogEntry, HttpServices, HttpSettings } from '../../../protocols/http/settings.ts'
-import { codeOf } from '../../../src/errors.ts'
+import { codeOf, ProtocolError } from '../../../src/errors.ts'
 import { serve, shown, wire } from '../../support/http.ts'
 import { until } from '../../support/until.ts'
 
@@ -254,6 +254,31 @@ test('an upload has the trailers of its body', async () => {
   server.receive(wire(`POST / HTTP/1.1¶Host: h¶Content-Type: ${type}¶Transfer-Encoding: chunked¶¶5¶--x--¶0¶X-T: v¶¶`))
   await until(() => server.messages.length === 1)
   assert.match(shown(server.written()), /¶¶v$/)
+})
+
+test('an upload that is refused is told to onError as any other fault of the client', async () => {
+  for (const [code, status] of [
+    ['ERR_BAD_MULTIPART', 400],
+    ['ERR_FORM_TOO_LARGE', 413],
+  ] as const) {
+    const readUploads = () => Promise.reject(new ProtocolError(code, 'what is wrong', { statusHint: status }))
+    const server = serve(undefined, { uploads: {} }, { readUploads })
+    const type = 'multipart/form-data; boundary=x'
+    server.receive(wire(`POST / HTTP/1.1¶Host: h¶Content-Type: ${type}¶Content-Length: 5¶¶--`))
+    await until(() => server.errors.length > 0)
+    assert.equal(
+      server.errors.map((failure) => [failure.code, failure.message, codeOf(failure.error)]),
+      [[3, 'what is wrong', code]],
+    )
+    assert.match(
+      shown(server.written()),
+      new RegExp(`^HTTP/1\\.1 ${status} .*¶¶${status} [A-Z][\\w ]+: what is wrong\n$`),
+    )
+    assert.equal(
+      [server.worker.counters.protocolErrors, server.worker.counters.handlerErrors, server.socket.hasEnded],
+      [1, 0, true],
+    )
+  }
 })
 
 test('an upload has all fields that its parser let through: the limit is that of `uploads`', async () => {

@@ -47,13 +47,13 @@ export class Response {
   }
 
   /**
-   * Replaces all values of that name. Throws UsageError for a name that is not a token, and for control characters in a
-   * value.
+   * Replaces all values of that name. Throws UsageError for a name that is not a token, for control characters in a
+   * value, and for what is no value, such as undefined.
    */
   setHeader(name: string, value: FieldValue): this {
-    const values = (Array.isArray(value) ? value : [value]).map(String)
+    const values = Array.isArray(value) ? value : [value]
     checkField(name, values)
-    this.fields.set(name.toLowerCase(), { name, values })
+    this.fields.set(name.toLowerCase(), { name, values: values.map(String) })
     return this
   }
 
@@ -175,10 +175,13 @@ function oneLine(field: string, text: string): string {
 const FIELD_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 
 /** Throws UsageError. @internal */
-export function checkField(name: string, values: readonly string[]): void {
+export function checkField(name: string, values: readonly unknown[]): void {
   if (!isToken(name)) throw bad(`'${name}' is no header name`)
-  for (const value of values)
-    if (!FIELD_VALUE.test(value)) throw bad(`the value of header ${name} has control or wide characters`)
+  for (const value of values) {
+    if (typeof value !== 'string' && typeof value !== 'number')
+      throw bad(`the value of header ${name} is text or a number, not ${value === null ? 'null' : typeof value}`)
+    if (!FIELD_VALUE.test(String(value))) throw bad(`the value of header ${name} has control or wide characters`)
+  }
 }
 
 /** Throws UsageError. @internal */

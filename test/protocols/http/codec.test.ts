@@ -555,6 +555,24 @@ test('text, bytes, JSON, and what has no JSON', () => {
   assert.match(none.errors[0]?.message ?? '', /no JSON for undefined/)
 })
 
+test('a header is text, a number or a list of them: what is none is refused where it is set, not sent as its name', () => {
+  const isRefused = (error: unknown) => codeOf(error) === 'ERR_BAD_RESPONSE'
+  for (const none of [undefined, null, {}, true, ['a', undefined], [['a']], Symbol('a'), () => 'a']) {
+    assert.throws(() => new Response(302, { Location: none as never }), isRefused)
+    assert.throws(() => new Response().addHeader('X-A', none as never), isRefused)
+    const parts = { status: 200, headers: [['X-A', none]], size: 0, body: null, close: () => undefined }
+    const server = serve((connection) => connection.send(parts))
+    server.receive(wire(GET))
+    assert.is(statusOf(shown(server.written())), 500)
+    assert.is(codeOf(server.errors[0]?.error), 'ERR_BAD_RESPONSE')
+  }
+  const answer = new Response(200, { 'X-A': 5, 'X-B': ['a', 6] as never, 'X-C': '' })
+  assert.equal(
+    ['x-a', 'x-b', 'x-c'].map((name) => answer.getHeader(name)),
+    ['5', 'a, 6', ''],
+  )
+})
+
 test('nothing that is set begins another header or another answer', () => {
   for (const evil of ['a\r\nSet-Cookie: x', 'a\nb', 'a\rb', 'a\0b', '\u010d\u010aSet-Cookie: x', '\u0120', 'a\x7f']) {
     assert.throws(() => new Response(200, { 'X-A': evil }), /control or wide/, JSON.stringify(evil))

@@ -361,6 +361,7 @@ export class Outbox implements LinkOwner, LossesOwner {
       return this.#giveUp(this.#waiting.splice(0), this.#whyGone())
     if (this.#waiting.length > 0 || this.#isWanted) this.#connect()
     this.#watch()
+    this.#goOn()
   }
 
   /** Another process has the slot: the old link finishes what it has. */
@@ -484,8 +485,9 @@ export class Outbox implements LinkOwner, LossesOwner {
   }
 
   /** Not after every settled message: waiting ones are written in batches. */
-  #mayGoOn(): boolean {
-    return !this.#isFlushing && this.#link !== null && this.#link.unsettled <= this.#maxMessages / 2
+  #goOn(): void {
+    if (this.#waiting.length === 0 || this.#isFlushing || this.#link === null) return
+    if (this.#link.unsettled <= this.#maxMessages / 2) this.#flush()
   }
 
   #writeWaiting(link: OutgoingLink, { value, entry, size, audience, whom, address }: Waiting): void {
@@ -508,7 +510,7 @@ export class Outbox implements LinkOwner, LossesOwner {
   settled(size: number): void {
     this.count--
     this.#bytes -= size
-    if (this.#waiting.length > 0 && this.#mayGoOn()) this.#flush()
+    this.#goOn()
     if (this.#isFull && this.#isLow()) {
       this.#isFull = false
       this.#settings.onDrain(this)

@@ -1,12 +1,13 @@
 // A process's end of the mesh, run in this process; several of them talk over real sockets.
 
+import net from 'node:net'
 import type { SendError } from '../../src/errors.ts'
 import type { Call } from '../../src/messaging/call.ts'
 import { Mesh, type MeshHost } from '../../src/messaging/mesh.ts'
 import type { Outbox, OutboxSettings } from '../../src/messaging/outbox.ts'
 import { bindMeshSocket } from '../../src/net/mesh-socket.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
-import type { PeerRow } from '../../src/process/group.ts'
+import type { PeerBeside, PeerRow } from '../../src/process/group.ts'
 import type { Transport } from '../../src/transport.ts'
 
 export const SECRET = Buffer.alloc(32, 9)
@@ -14,6 +15,7 @@ export const SECRET = Buffer.alloc(32, 9)
 interface Limits {
   readonly maxPackageSize?: number
   readonly maxMailboxMessages?: number
+  readonly maxMailboxBytes?: number
   readonly serial?: boolean
   /** How long messages wait for a peer. */
   readonly mailboxTimeoutMs?: number
@@ -27,7 +29,7 @@ export class Host implements MeshHost {
   readonly serial: boolean
   readonly maxPackageSize: number
   readonly maxMailboxMessages: number
-  readonly maxMailboxBytes = 100_000
+  readonly maxMailboxBytes: number
   readonly mailboxTimeoutMs: number
   readonly counters = { messagesIn: 0, handlerErrors: 0, refused: 0 }
   /** Code, `mayHaveBeenHandled` and message of each failure. */
@@ -40,8 +42,15 @@ export class Host implements MeshHost {
   onFail: (error: SendError, message: unknown) => void = () => undefined
   workerHandler = (_from: unknown, message: unknown, call: Call) => this.onMessage(message, call)
 
-  constructor({ maxPackageSize = 1000, maxMailboxMessages = 4, serial = false, mailboxTimeoutMs = 300 }: Limits = {}) {
+  constructor({
+    maxPackageSize = 1000,
+    maxMailboxMessages = 4,
+    maxMailboxBytes = 100_000,
+    serial = false,
+    mailboxTimeoutMs = 300,
+  }: Limits = {}) {
     this.mailboxTimeoutMs = mailboxTimeoutMs
+    this.maxMailboxBytes = maxMailboxBytes
     this.maxPackageSize = maxPackageSize
     this.maxMailboxMessages = maxMailboxMessages
     this.serial = serial
@@ -77,6 +86,12 @@ export function rowOf(address: string, incarnation = 1): PeerRow {
   return { mailbox: 'there', group: 'there', id: 0, incarnation, address, next: 'soon' }
 }
 
+/** The same, with another process of its slot beside the one there. */
+export function rowBeside(address: string, other: string, role: PeerBeside['role'], incarnation = 1): PeerRow {
+  const beside = { incarnation: role === 'canary' ? incarnation + 1 : incarnation - 1, address: other, role }
+  return { ...rowOf(address, incarnation), beside: [beside] }
+}
+
 /** @param peer the address of `there`, if it is reachable */
 export function meshOf(
   host: Host,
@@ -92,4 +107,18 @@ export function meshOf(
     close()
   }
   return { mesh, address, close: leave }
+}
+
+/** A peer that runs and says nothing: whoever connects to it waits. */
+export async function silentPeer(): Promise<{ address: string; close(): void }> {
+  const { fd, address, close } = bindMeshSocket('/nowhere')
+  const sockets = new Set<net.Socket>()
+  const server = net.createServer((socket) => sockets.add(socket.on('error', () => undefined)))
+  await new Promise<void>((resolve) => server.listen({ fd }, resolve))
+  const leave = () => {
+    server.close()
+    for (const socket of sockets) socket.destroy()
+    close()
+  }
+  return { address, close: leave }
 }

@@ -411,7 +411,7 @@ export class Outbox implements LinkOwner, LossesOwner {
     const taken = from.#waiting.filter(isMeant)
     if (taken.length === 0) return
     from.#waiting = from.#waiting.filter((one) => !isMeant(one))
-    this.#waiting.push(...taken)
+    for (const one of taken) this.#waiting.push(one) // as arguments they may be too many
     for (const { size } of taken) {
       this.#posted(size)
       from.settled(size)

@@ -44,4 +44,14 @@ test('what waited for a canary that is taken back goes to the process that stays
   leave()
 })
 
+test('however many they are', async () => {
+  const { here, got, slot, canary, takeBack, leave } = await withCanary(1_000_000)
+  for (let n = 0; n < 200_000; n++) canary.send(n)
+  takeBack()
+  slot.send('last')
+  await until(() => slot.count === 0, 20_000)
+  assert.equal([got.length, got[1], got.at(-1), here.failed], [200_002, 0, 'last', []])
+  leave()
+})
+
 test.run()

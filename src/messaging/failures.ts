@@ -1,6 +1,15 @@
 // What goes wrong with a message, as an error here and as bytes on the way back to its sender.
 
-import { codeOf, messageOf, PeerError, ProtocolError, propertyOf, RemoteError, type SendError } from '../errors.ts'
+import {
+  codeOf,
+  messageOf,
+  PeerError,
+  ProtocolError,
+  propertyOf,
+  RemoteError,
+  type SendError,
+  UsageError,
+} from '../errors.ts'
 import { type Form, type Packed, pack, unpack } from './wire.ts'
 
 export function lost(to: string, why: string, mayHaveBeenHandled: boolean): PeerError {
@@ -47,4 +56,22 @@ export function textOr(value: unknown, other: string): string {
 /** Turns an error of a late send into a loss: the code that sent the message has moved on. */
 export function refusedAs(error: unknown): PeerError {
   return new PeerError(codeOf(error), messageOf(error), false)
+}
+
+/**
+ * What the caller of a request is told that `asked` processes have not answered: it was not handled only if none of
+ * them has.
+ * @param failures of those that have failed, at least one; the others have handled it, and have no answer
+ */
+export function failureOfAll(failures: readonly unknown[], asked: number): unknown {
+  const most = failures.find((error) => !isRefusal(error))
+  if (most !== undefined) return most
+  const [first] = failures
+  if (failures.length === asked) return first
+  return new PeerError(codeOf(first), `${messageOf(first)}; somebody else has handled the message`, true)
+}
+
+/** Whether an error says that the message has not been handled. The reason of a signal does not say so. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof UsageError || (error instanceof PeerError && !error.mayHaveBeenHandled)
 }

@@ -8,7 +8,7 @@ import { now } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import { isThenable } from '../thenable.ts'
 import { ONE_WAY } from './call.ts'
-import { lost, refusedAs } from './failures.ts'
+import { failureOfAll, lost, refusedAs } from './failures.ts'
 import type { Mailbox } from './mailbox.ts'
 import { type Outbox, SILENT } from './outbox.ts'
 import { OwnRequest } from './own-request.ts'
@@ -151,7 +151,11 @@ export class Hub {
 
   async request(subject: string, message: unknown, options: RequestOptions): Promise<unknown> {
     const asked = await this.#ask(subject, message, options)
-    const { answer, from } = await firstOf(asked.map(({ promise }) => promise))
+    const promises = asked.map(({ promise }) => promise)
+    const failures: unknown[] = []
+    const { answer, from } = await firstOf(promises, failures).catch(() => {
+      throw failureOfAll(failures, asked.length)
+    })
     for (const [at, request] of asked.entries()) if (at !== from) request.abandon(NOT_FIRST)
     if (answer === undefined) throw new PeerError('ERR_NO_RESPONDERS', `nobody answered to ${subject}`, true)
     return answer

@@ -15,6 +15,7 @@ import { type Credentials, type LinkOwner, OutgoingLink } from './outgoing-link.
 import type { Route } from './peers.ts'
 import { PendingRequest, type RequestOptions } from './pending-request.ts'
 import type { Audience } from './subscriptions.ts'
+import { Undelivered } from './undelivered.ts'
 import { type CountedKind, checkSize, encoded, HEAD_BYTES, Kind, type Packed, pack } from './wire.ts'
 
 /** Settings of the target group, in this process. */
@@ -63,6 +64,7 @@ export const enum Whom {
 
 /** A message that waits for a process, or for the previous process to have started all it was sent. */
 interface Waiting {
+  /** Slot, too, for what is published to all and to members of queues, until its parts go different ways. */
   readonly whom: Whom
   /** Of the process that had the slot then. */
   readonly address: string
@@ -208,11 +210,12 @@ export class Outbox implements LinkOwner, LossesOwner {
     return this.#posted(size)
   }
 
+  /** What asks all is for its process as a whole, as it cannot be parted: a queue's member there is asked with it. */
   request(
     message: unknown,
     options: RequestOptions,
     audience: Audience | null = null,
-    whom = Whom.Slot,
+    whom = audience?.isForAll ? Whom.All : Whom.Slot,
   ): PendingRequest {
     const request = new PendingRequest(this.name, options)
     if (!this.#hasRoom()) request.refuse(this.#noRoom())
@@ -389,6 +392,7 @@ export class Outbox implements LinkOwner, LossesOwner {
   /** The process of `link` has left the slot and has `beside` now: so has what waits for that process alone. */
   handOver(link: OutgoingLink, beside: Outbox): void {
     if (link.isOpen) beside.#follow(link)
+    this.#part()
     const isIts = ({ whom, address, audience }: Waiting) =>
       address === link.route.address && (whom === Whom.Process || (whom === Whom.All && audience !== null))
     beside.#takeOver(this, isIts)
@@ -399,12 +403,24 @@ export class Outbox implements LinkOwner, LossesOwner {
    * heard it here.
    */
   giveWay(slot: Outbox): void {
+    slot.#part()
     const missed = slot.#waiting.filter(({ whom }) => whom === Whom.All)
     slot.#waiting = slot.#waiting.filter(({ whom }) => whom !== Whom.All)
     slot.#giveUp(missed, GONE)
     if (this.#link?.isOpen) slot.#follow(this.#link)
     slot.#takeOver(this, () => true)
     this.end(null)
+  }
+
+  /**
+   * What is for a process goes another way from now on than what is for its slot: of a message for all and a member
+   * of a queue each has a part.
+   */
+  #part(): void {
+    const both = this.#waiting.filter(isForBoth)
+    if (both.length === 0) return
+    this.#waiting = this.#waiting.flatMap((one) => (isForBoth(one) ? partsOf(one) : one))
+    for (const { size } of both) this.#posted(size) // each has been counted once
   }
 
   #takeOver(from: Outbox, isMeant: (one: Waiting) => boolean): void {
@@ -421,13 +437,17 @@ export class Outbox implements LinkOwner, LossesOwner {
 
   /** Nobody is there any more to hear what is for all: it is as settled as with one who has unsubscribed. */
   forgetUnheard(): void {
+    this.#part()
     const unheard = this.#waiting.filter(({ whom }) => whom === Whom.All)
     this.#waiting = this.#waiting.filter(({ whom }) => whom !== Whom.All)
-    for (const { size } of unheard) this.settled(size)
+    for (const { entry, size, audience } of unheard)
+      if (entry instanceof PendingRequest) this.giveBack(entry, size, new Undelivered(audience?.subject ?? '', false))
+      else this.settled(size)
   }
 
   /** The process is gone, or hears nothing any more: what waits for it fails, unless it may go to `slot`. */
   end(slot: Outbox | null): void {
+    this.#part()
     if (slot !== null) slot.#takeOver(this, ({ whom }) => whom === Whom.Slot)
     this.isKnown = this.#isWanted = false
     this.#row = undefined
@@ -608,6 +628,19 @@ export class Outbox implements LinkOwner, LossesOwner {
 
 function giveUpLate(outbox: Outbox): void {
   outbox.giveUpLate()
+}
+
+/** Requests are for one or the other. */
+function isForBoth({ whom, audience }: Waiting): boolean {
+  return whom === Whom.Slot && audience !== null && audience.isForAll
+}
+
+function partsOf(one: Waiting): readonly Waiting[] {
+  const audience = one.audience as Audience
+  return [
+    { ...one, whom: Whom.All, audience: { ...audience, queues: [] } },
+    { ...one, whom: Whom.Slot, audience: { ...audience, isForAll: false } },
+  ]
 }
 
 function expiryOf(entry: unknown): number {

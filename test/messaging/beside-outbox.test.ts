@@ -4,6 +4,9 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Outbox } from '../../src/messaging/outbox.ts'
+import { publishFrame, publishHead } from '../../src/messaging/publish-frame.ts'
+import { type Subscriber, subscriptions } from '../../src/messaging/subscriptions.ts'
+import { pack } from '../../src/messaging/wire.ts'
 import { Host, meshOf, rowBeside, rowOf, silentPeer } from '../support/mesh.ts'
 import { until } from '../support/until.ts'
 
@@ -51,6 +54,105 @@ test('however many they are', async () => {
   slot.send('last')
   await until(() => slot.count === 0, 20_000)
   assert.equal([got.length, got[1], got.at(-1), here.failed], [200_002, 0, 'last', []])
+  leave()
+})
+
+/** A subject with a plain subscriber and a member of a queue, in each of the meshes; `got` says who of them was called. */
+function subscribed(): { got: string[]; end(): void } {
+  const got: string[] = []
+  const all = ['', 'q'].map((queue): Subscriber => {
+    const handler = (message: unknown) => void got.push(`${message} ${queue || 'plain'}`)
+    return { pattern: 'news', queue, handler, isOver: false }
+  })
+  for (const one of all) void subscriptions.add(one)
+  const end = () => {
+    for (const one of all) subscriptions.delete(one)
+  }
+  return { got, end }
+}
+
+const PLAIN = { subject: 'news', isForAll: true, queues: [] }
+const BOTH = { subject: 'news', isForAll: true, queues: ['q'] }
+const QUEUE = { subject: 'news', isForAll: false, queues: ['q'] }
+
+/** Publishes and asks by all kinds of audience. Returns what becomes of the requests: undefined, or their errors. */
+function sayAll(outbox: Outbox): Promise<unknown[]> {
+  const audiences = Object.entries({ PLAIN, BOTH, QUEUE })
+  for (const [name, audience] of audiences) {
+    const packed = pack(name)
+    outbox.publish(packed, publishFrame(publishHead(audience), packed), name, audience)
+  }
+  const asked = audiences.map(([name, audience]) => outbox.request(pack(`asked ${name}`), {}, audience).promise)
+  return Promise.all(
+    asked.map((promise) => promise.catch(({ code, mayHaveBeenHandled }) => [code, mayHaveBeenHandled])),
+  )
+}
+
+/** What goes to the process that has the slot afterwards: each message once, to the member of the queue. */
+const OF_QUEUE = ['BOTH q', 'QUEUE q', 'asked QUEUE q']
+const LOST = ['ERR_PEER_LOST', false]
+const LOST_PUBLISHES = ['PLAIN', 'BOTH'].map((message) => [...LOST, message])
+
+test('what waits for a canary that is taken back: what is for all was heard by the process that stays, and is told', async () => {
+  const { here, slot, canary, takeBack, leave } = await withCanary(20)
+  const { got, end } = subscribed()
+  const outcomes = sayAll(canary)
+  takeBack()
+  assert.equal(await outcomes, [LOST, LOST, undefined])
+  await until(() => slot.count === 0 && here.failed.length === 2)
+  assert.equal([got, here.failed], [OF_QUEUE, LOST_PUBLISHES])
+  end()
+  leave()
+})
+
+/** `here` waits for `there`, which does not answer, and `next` is to have its slot. */
+async function withSilent() {
+  const silent = await silentPeer()
+  const next = meshOf(new Host({ maxMailboxMessages: 20 }))
+  const here = new Host({ maxMailboxMessages: 20 })
+  const { mesh, close } = meshOf(here, silent.address)
+  const { got, end } = subscribed()
+  const leave = () => {
+    end()
+    for (const each of [{ close }, silent, next]) each.close()
+  }
+  return { silent, next, here, mesh, slot: mesh.outbox('there', 0), got, leave }
+}
+
+test('what waits for a process that begins to drain: what is for all goes on to it, the rest to its successor', async () => {
+  const { silent, next, here, mesh, slot, got, leave } = await withSilent()
+  const outcomes = sayAll(slot)
+  mesh.use({ rows: [rowBeside(next.address, silent.address, 'leaving', 2)], isEnding: false })
+  await until(() => slot.count === 0)
+  assert.equal([got, here.failed], [OF_QUEUE, []])
+  mesh.use({ rows: [rowOf(next.address, 2)], isEnding: false }) // it is gone
+  assert.equal(await outcomes, [LOST, LOST, undefined])
+  assert.equal([got, here.failed], [OF_QUEUE, LOST_PUBLISHES])
+  leave()
+})
+
+test('a canary that gets the slot has heard what is for all: of what waited for the process before it gets the rest', async () => {
+  const { silent, next, here, mesh, slot, got, leave } = await withSilent()
+  mesh.use({ rows: [rowBeside(silent.address, next.address, 'canary')], isEnding: false })
+  assert.is(mesh.processes.canariesOf('there').length, 1)
+  const outcomes = sayAll(slot)
+  mesh.use({ rows: [rowOf(next.address, 2)], isEnding: false })
+  assert.equal(await outcomes, [LOST, LOST, undefined])
+  await until(() => slot.count === 0)
+  assert.equal([got, here.failed], [OF_QUEUE, LOST_PUBLISHES])
+  leave()
+})
+
+test('a process that drains and hears nothing more: what is for all is as with one who has unsubscribed', async () => {
+  const { silent, next, here, mesh, slot, got, leave } = await withSilent()
+  mesh.use({ rows: [rowBeside(next.address, silent.address, 'leaving', 2)], isEnding: false })
+  const [old] = mesh.processes.besideOf('there') as [Outbox]
+  const outcomes = sayAll(old)
+  mesh.leaves({ ...rowOf(silent.address) }, true)
+  const nobody = ['ERR_NO_RESPONDERS', false]
+  assert.equal(await outcomes, [nobody, nobody, undefined])
+  await until(() => slot.count === 0 && old.count === 0)
+  assert.equal([got, here.failed], [OF_QUEUE, []])
   leave()
 })
 

@@ -398,9 +398,9 @@ export class Hub {
     this.#room.look() // not earlier: what a callback publishes comes after what has waited
   }
 
-  changed(outbox: Outbox, change: unknown): void {
+  changed(outbox: Outbox, change: unknown, isMeant: (interest: Interest) => boolean): void {
     const { adds, drops } = Object(change) as Partial<InterestChange>
-    if (areStrings(adds) && areStrings(drops)) this.#change(outbox, { adds, drops })
+    if (areStrings(adds) && areStrings(drops)) this.#change(outbox, { adds: adds.filter(isMeant), drops })
   }
 
   ownChanged(change: InterestChange): void {

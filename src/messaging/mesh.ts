@@ -205,11 +205,16 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   linked(outbox: Outbox, interests: readonly Interest[]): void {
     if (outbox.address === this.address) return // what is published is delivered here without it
-    const isLeaving = this.#peers.besideAt(outbox.address)?.role === 'leaving'
-    this.hub.linked(outbox, isLeaving ? interests.filter(isForAll) : interests)
+    this.hub.linked(outbox, interests.filter(this.#isMeantAt(outbox)))
+  }
+
+  /** Which subscriptions count: in a process that leaves only those without a queue. */
+  #isMeantAt(outbox: Outbox): (interest: Interest) => boolean {
+    return this.#peers.besideAt(outbox.address)?.role === 'leaving' ? isForAll : isAny
   }
 
   unlinked(outbox: Outbox, link: OutgoingLink): void {
+    if (this.#isClosed) return // nobody is waited for any more
     this.processes.unlinked(outbox, link)
     if (outbox.address === this.address) this.hub.ended(outbox)
     else this.hub.unlinked(outbox)
@@ -220,7 +225,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   }
 
   interested(outbox: Outbox, change: unknown): void {
-    this.hub.changed(outbox, change)
+    this.hub.changed(outbox, change, this.#isMeantAt(outbox))
   }
 
   async #announce(change: InterestChange): Promise<void> {
@@ -366,6 +371,10 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     }
     for (const link of [...this.#incoming]) link.close()
   }
+}
+
+function isAny(): boolean {
+  return true
 }
 
 function anyOf<T>(all: readonly T[]): T | undefined {

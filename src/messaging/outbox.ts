@@ -11,7 +11,7 @@ import { lost, refusedAs } from './failures.ts'
 import type { Terms } from './handshake.ts'
 import type { Unsettled } from './ledger.ts'
 import { Losses, type LossesOwner } from './losses.ts'
-import { type Credentials, type LinkOwner, OutgoingLink } from './outgoing-link.ts'
+import { type Credentials, type LinkListener, type LinkOwner, OutgoingLink } from './outgoing-link.ts'
 import type { Route } from './peers.ts'
 import { PendingRequest, type RequestOptions } from './pending-request.ts'
 import type { Audience } from './subscriptions.ts'
@@ -81,7 +81,7 @@ const GONE = 'this process of it is gone'
 /** Retry interval: a process that is gone refuses connections until the master has reported it. */
 const RETRY_MS = 50
 
-export class Outbox implements LinkOwner, LossesOwner {
+export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   readonly mailbox: string
   readonly id: number
   /** For error messages. */
@@ -100,6 +100,11 @@ export class Outbox implements LinkOwner, LossesOwner {
    */
   readonly #older = new Set<OutgoingLink>()
   readonly #ahead = new Set<OutgoingLink>()
+  /**
+   * The link of another outbox, which had this one's process before. Until this one has an open link, the process tells
+   * its subscriptions there: without a gap, as nothing that is published waits for it.
+   */
+  #precursor: OutgoingLink | null = null
   #waiting: Waiting[] = []
   #waitTimer = 0
   /** When the last process that had a part in the waiting was lost: until then their time did not run. */
@@ -354,7 +359,8 @@ export class Outbox implements LinkOwner, LossesOwner {
   use(row: PeerRow): void {
     this.#row = row
     this.isKnown = row.incarnation >= 0
-    if (this.#link !== null && this.#link.route.address !== row.address) this.#leaveLink()
+    const link = this.#link ?? this.#precursor
+    if (link !== null && link.route.address !== row.address) this.#leaveLink()
     this.look()
   }
 
@@ -371,6 +377,7 @@ export class Outbox implements LinkOwner, LossesOwner {
   #leaveLink(): void {
     const link = this.#link
     this.#link = null
+    this.#leavePrecursor()
     if (link === null) return
     this.#older.add(link)
     this.#host.unlinked(this, link)
@@ -387,11 +394,38 @@ export class Outbox implements LinkOwner, LossesOwner {
     })
   }
 
+  #leavePrecursor(): void {
+    const link = this.#precursor
+    this.#precursor = null
+    if (link === null) return
+    if (!this.isLinked) this.#host.unlinked(this, link)
+    link.release()
+  }
+
+  #closePrecursor(why: string): void {
+    const link = this.#precursor
+    this.#precursor = null
+    link?.close(why)
+  }
+
   // Processes beside the one that has the slot
+
+  /** `link` to the same process is that of another outbox, which leaves it. */
+  #inherit(link: OutgoingLink): void {
+    if (!link.isOpen) return
+    this.#follow(link)
+    if (this.isLinked) return
+    this.#precursor = link
+    link.keep(this)
+  }
+
+  unheard(link: OutgoingLink): void {
+    if (link === this.#precursor) this.#leavePrecursor()
+  }
 
   /** The process of `link` has left the slot and has `beside` now: so has what waits for that process alone. */
   handOver(link: OutgoingLink, beside: Outbox): void {
-    if (link.isOpen) beside.#follow(link)
+    beside.#inherit(link)
     this.#part()
     const isIts = ({ whom, address, audience }: Waiting) =>
       address === link.route.address && (whom === Whom.Process || (whom === Whom.All && audience !== null))
@@ -407,7 +441,7 @@ export class Outbox implements LinkOwner, LossesOwner {
     const missed = slot.#waiting.filter(({ whom }) => whom === Whom.All)
     slot.#waiting = slot.#waiting.filter(({ whom }) => whom !== Whom.All)
     slot.#giveUp(missed, GONE)
-    if (this.#link?.isOpen) slot.#follow(this.#link)
+    if (this.#link !== null) slot.#inherit(this.#link)
     slot.#takeOver(this, () => true)
     this.end(null)
   }
@@ -478,6 +512,7 @@ export class Outbox implements LinkOwner, LossesOwner {
     if (link !== this.#link) return
     this.#agree(link.terms as Terms)
     this.#host.linked(this, (link.terms as Terms).interest)
+    this.#leavePrecursor()
     this.#flush()
   }
 
@@ -571,7 +606,7 @@ export class Outbox implements LinkOwner, LossesOwner {
   }
 
   interested(link: OutgoingLink, change: unknown): void {
-    if (link === this.#link) this.#host.interested(this, change)
+    if (link === this.#link || link === this.#precursor) this.#host.interested(this, change)
   }
 
   failed(error: SendError, message: unknown): void {
@@ -615,6 +650,7 @@ export class Outbox implements LinkOwner, LossesOwner {
   close(why: string): void {
     this.isKnown = this.#isWanted = false
     this.#isClosed = true
+    this.#closePrecursor(why)
     this.abandon(why)
     deadlines.cancel(this.#waitTimer)
     deadlines.cancel(this.#retryTimer)

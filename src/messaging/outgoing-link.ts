@@ -68,6 +68,13 @@ export interface LinkOwner {
   lost(link: OutgoingLink, why: string, unsettled: readonly Unsettled[]): void
 }
 
+/** Who goes on to hear the process's subscriptions here, when the owner sends nothing more. */
+export interface LinkListener {
+  interested(link: OutgoingLink, change: unknown): void
+  /** The link is over before `release()`. */
+  unheard(link: OutgoingLink): void
+}
+
 export interface Credentials {
   readonly identity: Identity
   readonly secret: Buffer
@@ -112,6 +119,7 @@ export class OutgoingLink implements SocketEvents {
   #timer: number
   /** Callbacks to call when everything written has begun, or is lost. */
   readonly #begun: (() => void)[] = []
+  #listener: LinkListener | null = null
 
   constructor(owner: LinkOwner, credentials: Credentials, route: Route, transport: Transport) {
     this.#owner = owner
@@ -215,12 +223,26 @@ export class OutgoingLink implements SocketEvents {
     for (const tell of this.#begun.splice(0)) tell()
   }
 
-  /** Nothing follows: the link closes when all is settled. */
+  /** Nothing follows: the link closes when all is settled, unless it is kept. */
   last(): void {
     if (this.#state !== State.Open) return
     this.#state = State.Ending
     this.#writer.begin(Kind.Last)
     this.#writer.end()
+  }
+
+  /** It stays open after `last()`, and tells `listener` of subscriptions, until `release()`. */
+  keep(listener: LinkListener): void {
+    this.#listener = listener
+  }
+
+  release(): void {
+    this.#listener = null
+    this.#endIfDone()
+  }
+
+  #endIfDone(): void {
+    if (this.#state === State.Ending && this.#ledger.count === 0 && this.#listener === null) this.close('')
   }
 
   close(why: string): void {
@@ -231,6 +253,7 @@ export class OutgoingLink implements SocketEvents {
     this.#socket?.destroy()
     this.#owner.lost(this, why, this.#ledger.takeAll())
     this.#tellBegun()
+    this.#listener?.unheard(this)
   }
 
   #connected(socket: Socket): void {
@@ -277,12 +300,14 @@ export class OutgoingLink implements SocketEvents {
     else if (kind === Kind.Begun) this.#tellBegun()
     else if (kind === Kind.Interest) this.#hear(form, bytes, start, end)
     else this.#answer(kind, form, bytes, start, end)
-    if (this.#state === State.Ending && this.#ledger.count === 0) this.close('')
+    this.#endIfDone()
   }
 
   #hear(form: Form, bytes: Buffer, start: number, end: number): void {
     if (end - start < NUMBER_BYTES) throw unexpected(Kind.Interest)
-    this.#owner.interested(this, unpack(form, bytes, start + NUMBER_BYTES, end))
+    const change = unpack(form, bytes, start + NUMBER_BYTES, end)
+    const listener = this.#listener ?? this.#owner
+    listener.interested(this, change)
     this.#writer.begin(Kind.Heard)
     this.#writer.number(numberAt(bytes, start))
     this.#writer.end()

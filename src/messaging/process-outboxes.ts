@@ -142,7 +142,8 @@ export class ProcessOutboxes {
     if (process?.role !== 'leaving' || slot.isBeside) return
     const outbox = this.#outbox(process)
     slot.handOver(link, outbox)
-    this.#host.hub.passOn(slot, outbox, isForAll)
+    if (link.isOpen) this.#host.hub.passOn(slot, outbox, isForAll)
+    else this.#host.hub.moved(outbox) // it cannot say here what changes: it is waited for
   }
 
   /** Ends those of processes that do not live any more, though the master has never told of them. */

@@ -7,8 +7,11 @@ import type { Outbox } from '../../src/messaging/outbox.ts'
 import { publishFrame, publishHead } from '../../src/messaging/publish-frame.ts'
 import { type Subscriber, subscriptions } from '../../src/messaging/subscriptions.ts'
 import { pack } from '../../src/messaging/wire.ts'
+import { nodeEngine } from '../../src/net/node-engine.ts'
+import { nothing } from '../../src/nothing.ts'
+import type { Transport } from '../../src/transport.ts'
 import { Host, meshOf, rowBeside, rowOf, silentPeer } from '../support/mesh.ts'
-import { until } from '../support/until.ts'
+import { nextTurn, until, within } from '../support/until.ts'
 
 /**
  * `here` has a link to `there` that is open, with nothing under way; beside that there is a canary that does not answer.
@@ -153,6 +156,95 @@ test('a process that drains and hears nothing more: what is for all is as with o
   assert.equal(await outcomes, [nobody, nobody, undefined])
   await until(() => slot.count === 0 && old.count === 0)
   assert.equal([got, here.failed], [OF_QUEUE, []])
+  leave()
+})
+
+/** A transport whose next attempts to connect wait until the test says so. */
+function gated(): { transport: Transport; close(): void; open(): void } {
+  let gate = Promise.resolve()
+  let open = nothing
+  const connect: Transport['connect'] = async (...target) => {
+    await gate
+    return nodeEngine.connect(...target)
+  }
+  const transport: Transport = { ...nodeEngine, listen: nodeEngine.listen.bind(nodeEngine), connect }
+  const close = () => {
+    gate = new Promise((resolve) => {
+      open = resolve
+    })
+  }
+  return { transport, close, open: () => open() }
+}
+
+function listener(pattern: string, handler: (message: unknown) => void, queue = ''): Subscriber {
+  return { pattern, queue, handler, isOver: false }
+}
+
+/** `here` publishes to `there`, the last mesh made: it alone tells of subscriptions, and hears what is published. */
+async function publishing(role: 'slot' | 'canary') {
+  const network = gated()
+  const silent = await silentPeer()
+  const here = new Host({ maxMailboxMessages: 20 })
+  const { mesh, close } = meshOf(here, '', network.transport)
+  const there = meshOf(new Host({ maxMailboxMessages: 20 }))
+  const row = role === 'slot' ? rowOf(there.address) : { ...rowBeside('', there.address, 'canary', 0) }
+  mesh.use({ rows: [row], isEnding: false })
+  const got: unknown[] = []
+  const first = listener('first', (message) => got.push(message))
+  await subscriptions.add(first)
+  mesh.hub.publish('first', 0)
+  await until(() => got.length === 1)
+  const subscribe = async (pattern: string) => {
+    const one = listener(pattern, (message) => got.push(message))
+    await subscriptions.add(one)
+    added.push(one)
+  }
+  const added = [first]
+  const leave = () => {
+    for (const one of added) subscriptions.delete(one)
+    for (const each of [{ close }, there, silent]) each.close()
+  }
+  return { network, here, mesh, there, got, subscribe, added, leave }
+}
+
+test('who subscribes while it begins to drain hears what is published when that is ready, and it is told so at once', async () => {
+  const { network, here, mesh, there, got, subscribe, added, leave } = await publishing('slot')
+  network.close()
+  there.mesh.leave(() => () => undefined, false)
+  mesh.use({ rows: [{ ...rowBeside('', there.address, 'leaving', 2), incarnation: 0 }], isEnding: false })
+  await within(5000, subscribe('early'))
+  mesh.hub.publish('early', 1)
+  for (let n = 0; n < 20; n++) await nextTurn() // the link it had could have been closed: all on it is settled
+  await within(5000, subscribe('later'))
+  mesh.hub.publish('later', 2)
+  await subscribe('brief')
+  subscriptions.delete(added.pop() as Subscriber)
+  await within(5000, subscribe('late'))
+  mesh.hub.publish('brief', 'to nobody')
+  mesh.hub.publish('late', 3)
+  assert.is(mesh.unsettled, 3)
+  network.open()
+  await until(() => got.length === 4 && mesh.unsettled === 0)
+  assert.equal([got, here.failed], [[0, 1, 2, 3], []])
+  // From here on the new link tells of them.
+  await subscribe('last')
+  mesh.hub.publish('last', 4)
+  await until(() => got.length === 5)
+  leave()
+})
+
+test('so does a canary that subscribes when it has the slot', async () => {
+  const { network, here, mesh, there, got, subscribe, leave } = await publishing('canary')
+  network.close()
+  mesh.use({ rows: [rowOf(there.address, 1)], isEnding: false })
+  for (const n of [1, 2]) {
+    await within(5000, subscribe(`subject.${n}`))
+    mesh.hub.publish(`subject.${n}`, n)
+    for (let turn = 0; turn < 20; turn++) await nextTurn()
+  }
+  network.open()
+  await until(() => got.length === 3 && mesh.unsettled === 0)
+  assert.equal([got, here.failed], [[0, 1, 2], []])
   leave()
 })
 

@@ -367,10 +367,10 @@ export class Hub {
 
   /**
    * An attempt to reach a process has failed; its outbox makes another. It is waited for as long as messages to it
-   * would wait: it may be busy. If it answers later, it counts again.
+   * would wait: it may be busy. If it answers later, it counts again. If it tells its subscriptions on the link of an
+   * outbox before, they hold: what is published waits in its outbox.
    */
   unreachable(outbox: Outbox): void {
-    this.#forget(outbox)
     const since = this.#awaited.get(outbox)
     if (since === undefined || now() - since < outbox.patienceMs) return
     this.#silent.add(outbox)

@@ -8,7 +8,7 @@ import { type Subscriber, subscriptions } from '../../src/messaging/subscription
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import type { Transport } from '../../src/transport.ts'
 import { longTest } from '../support/length.ts'
-import { Host, meshOf, rowOf } from '../support/mesh.ts'
+import { Host, meshOf, rowBeside, rowOf } from '../support/mesh.ts'
 import { nextTurn, rejects, until } from '../support/until.ts'
 
 /** A transport whose attempts to connect fail as long as the test says so. */
@@ -154,6 +154,56 @@ longTest('if the master says nothing of it, nobody is awaited for long', async (
   mesh.hub.publish('news', 'between')
   await until(() => got.length === 3)
   assert.equal([got, here.failed], [['before', 'before', 'between'], []])
+  leave()
+})
+
+/**
+ * `here` publishes to `old`, which drains from now on beside nobody and cannot be reached anew.
+ * @param patienceMs how long messages wait
+ */
+async function drainsUnreachably(patienceMs: number) {
+  const network = flaky()
+  network.isDown = false
+  const here = new Host({ mailboxTimeoutMs: patienceMs, maxMailboxMessages: 100 })
+  const { mesh, close } = meshOf(here, '', network.transport)
+  const old = meshOf(new Host({ maxMailboxMessages: 100 })) // the last one made: it alone tells of subscriptions
+  mesh.use({ rows: [rowOf(old.address)], isEnding: false })
+  const { got, end } = await subscribed('news')
+  mesh.hub.publish('news', 0)
+  await until(() => got.length === 1)
+  network.isDown = true
+  old.mesh.leave(() => () => undefined, false)
+  mesh.use({ rows: [{ ...rowBeside('', old.address, 'leaving', 2), incarnation: 0 }], isEnding: false })
+  const leave = () => {
+    end()
+    close()
+    old.close()
+  }
+  return { network, here, mesh, old, got, leave }
+}
+
+test('what is published waits for a process that drains, however often the attempts to reach it fail', async () => {
+  const { network, here, mesh, got, leave } = await drainsUnreachably(10_000)
+  for (const n of [1, 2, 3]) {
+    const { failures } = network
+    await until(() => network.failures > failures)
+    assert.is(mesh.hub.publish('news', n), true)
+  }
+  network.isDown = false
+  await until(() => mesh.unsettled === 0)
+  assert.equal([got, here.failed], [[0, 1, 2, 3], []])
+  leave()
+})
+
+test('but no longer than any message does: then each is told', async () => {
+  const { network, here, mesh, got, leave } = await drainsUnreachably(100)
+  for (const n of [1, 2]) {
+    const { failures } = network
+    await until(() => network.failures > failures)
+    mesh.hub.publish('news', n)
+  }
+  await until(() => here.failed.length === 2)
+  assert.equal([got, here.failed], [[0], [1, 2].map((n) => ['ERR_PEER_LOST', false, n])])
   leave()
 })
 

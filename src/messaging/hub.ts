@@ -21,13 +21,15 @@ import { separation } from './separation.ts'
 import { SubjectTree } from './subjects.ts'
 import { type Audience, firstOf, type Interest, type InterestChange, type Subscriptions } from './subscriptions.ts'
 import { Undelivered } from './undelivered.ts'
-import { cloneOf, HEAD_BYTES, type Packed, pack } from './wire.ts'
+import { checkSize, cloneOf, HEAD_BYTES, type Packed, pack } from './wire.ts'
 
 export interface HubHost extends RoomHost {
   /** An outbox for every other running process that wants to hear. */
   others(): Outbox[]
   /** This process, as its own handlers see it. */
   readonly self: WorkerRef
+  /** Limit of one message, in bytes. */
+  readonly maxPackageSize: number
   /** Its load counts what is handled here, whoever has sent it. */
   readonly mailbox: Mailbox
   /** Counts unsettled handler promises and waiting messages: this process does not leave before they are done. */
@@ -125,7 +127,7 @@ export class Hub {
     let framed: AudienceWithHead | null = null
     let frame: Buffer = NO_BYTES
     const targets = this.#targets(subject)
-    for (const { outbox } of targets) outbox?.check(packed) // before the first of them receives it
+    this.#check(targets, packed)
     for (const { outbox, audience } of targets) {
       if (outbox !== null && framed !== audience) {
         frame = publishFrame(audience.head, packed)
@@ -136,6 +138,13 @@ export class Hub {
     }
     for (const outbox of this.#silent) mayGoOn = outbox.miss(packed, message) && mayGoOn
     return mayGoOn
+  }
+
+  /** Before the first of them receives it. Throws UsageError if it is too large for one of them. */
+  #check(targets: readonly Target[], packed: Packed): void {
+    for (const { outbox } of targets)
+      if (outbox === null) checkSize('this process', packed, this.#host.maxPackageSize)
+      else outbox.check(packed)
   }
 
   #refuse(message: unknown): false {
@@ -171,6 +180,7 @@ export class Hub {
       signal?.throwIfAborted()
       const targets = this.#targets(subject)
       if (targets.length === 0) throw this.#noResponders(subject)
+      this.#check(targets, packed)
       const left = timeoutMs > 0 ? Math.max(1, timeoutMs - (now() - began)) : timeoutMs
       return targets.map(({ outbox, audience }) =>
         outbox === null

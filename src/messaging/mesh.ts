@@ -179,6 +179,10 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     return this.known(this.credentials.identity)
   }
 
+  get maxPackageSize(): number {
+    return this.#host.maxPackageSize
+  }
+
   get maxMailboxMessages(): number {
     return this.#host.maxMailboxMessages
   }

@@ -392,7 +392,7 @@ test('a request for those who listen ends in its time, also while somebody has n
 })
 
 test('what a process publishes to itself is bounded too, in messages and bytes, until it is handled', async () => {
-  const host = new Host({ maxMailboxMessages: 5 })
+  const host = new Host({ maxMailboxMessages: 5, maxPackageSize: 50_000 })
   const drained: number[] = []
   const handling = held()
   const subscriber = listener('own', (message) => handling.handler(message))
@@ -559,6 +559,28 @@ test('what is published is taken by all who listen, or by none: who has gone on 
   await until(() => got.length === 2)
   subscriptions.delete(subscriber)
   close()
+  other.close()
+})
+
+test('a message that is too large for the process that publishes it is for none of them either, however many they are', async () => {
+  const other = meshOf(new Host({ maxPackageSize: 10_000 }))
+  const message = 'x'.repeat(5000)
+  const got: unknown[] = []
+  const subscriber = listener('big', (message) => got.push(message))
+  await subscriptions.add(subscriber)
+  const here = new Host({ maxPackageSize: 1000 })
+  here.settingsFor = () => new Host({ maxPackageSize: 10_000 }).settingsFor() // the other one may have it
+  for (const { mesh, close } of [meshOf(here), meshOf(here, other.address)]) {
+    mesh.hub.publish('big', 'small')
+    await until(() => got.includes('small') && mesh.unsettled === 0)
+    assert.throws(() => mesh.hub.publish('big', message), /this process: a message of 5000 bytes/)
+    await rejects(mesh.hub.request('big', message, {}), 'ERR_MESSAGE_TOO_LARGE')
+    await turns()
+    assert.not.ok(got.includes(message))
+    got.length = 0
+    close()
+  }
+  subscriptions.delete(subscriber)
   other.close()
 })
 

@@ -8,7 +8,7 @@ import type { Encoded } from '../../src/protocol.ts'
 const LOOK = 4096
 const INTERIM = /^(?:HTTP\/1\.\d 1(?!01)\d\d[ \r].*?\r\n\r\n)+/s
 
-/** The status of a raw answer, behind interim ones; 0 if nothing follows them. Throws UsageError for what is no bytes. */
+/** The status of a raw answer, behind interim ones; 0 if nothing follows them. Throws UsageError for no bytes. */
 export function statusOfRaw(bytes: Encoded): number {
   const text = startOf(bytes).replace(INTERIM, '')
   if (text === '') return 0

@@ -104,8 +104,8 @@ test('a worker that is told to leave by itself drains, and another has its place
         connection.send(line + ' ' + process.pid)
       }`
     const status = await box.start(box.file('app.js', echo(1, hold)))
-    const old = workersOf(status)[0]?.pid ?? 0
-    await until(async () => (workersOf(await box.status())[0]?.uptimeMs ?? 0) > 1100)
+    const [{ pid: old, uptimeMs: readyAt } = { pid: 0, uptimeMs: 0 }] = workersOf(status)
+    await until(async () => (workersOf(await box.status())[0]?.uptimeMs ?? 0) > readyAt + 1000) // it has served for so long
     assert.is(await ask(portOf(status), 'hold'), `hold ${old}`)
     process.kill(old, 'SIGQUIT')
     const workers = await until(async () => {

@@ -80,6 +80,8 @@ export interface Bridge {
 export interface BridgeHost extends MailboxHost {
   /** Whether no other declared Worker has its name. */
   readonly hasOwnName: boolean
+  readonly maxMailboxMessages: number
+  readonly maxMailboxBytes: number
   readonly counters: MessagingWorker['counters']
 }
 

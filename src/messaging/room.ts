@@ -1,5 +1,5 @@
-// The bounds of what a process holds by itself, without an outbox: what it has published and receives itself, and what
-// waits for the subscriptions of others.
+// The bounds of what a process holds by itself, without an outbox: what it has published and receives itself, what
+// waits for the subscriptions of others, and what has come from other machines.
 
 export interface RoomHost {
   readonly maxMailboxMessages: number

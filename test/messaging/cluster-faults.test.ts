@@ -266,6 +266,49 @@ test('what senders say of themselves takes no memory when it is no name, or come
     }),
   ))
 
+test('what a worker has no room for is refused, or dropped and logged, and it goes on when it has room again', () =>
+  inSandbox((box) =>
+    withNats(box, async (nats) => {
+      const slow = `
+        const slow = new Worker({ name: 'slow', maxMailboxMessages: 10, maxMailboxBytes: 100_000 })
+        const held = []
+        slow.onMessage = (from, message) => {
+          if (message === 'go') return held.splice(0).map(({ goOn, message }) => void goOn() ?? message.length)
+          return new Promise((goOn) => held.push({ goOn, message }))
+        }
+        const job = (message) => (message === 'now' ? 'done' : new Promise((goOn) => held.push({ goOn, message })))
+        slow.onWorkerStart = () => cluster.subscribe('jobs', job).ready`
+      const port = await startInCluster(box, inCluster(nats.url, 'a', slow), 2)
+      const run = <T>(code: string) => drive<T>(port, code)
+      /** Within the server, where the mailbox has bounds of its own. */
+      const goOn = () => run<number[]>(`return Worker.group('slow').any().request('go')`)
+      const isRefused = async (count: number) => {
+        await until(async () => (await run<unknown[]>(`return state.failed`)).length === count)
+        const failed = await run<[string, boolean][]>(`return state.failed.splice(0)`)
+        assert.equal([...new Set(failed.map(([code, may]) => `${code} ${may}`))], ['ERR_QUEUE_FULL false'])
+      }
+      await run(`state.slow = state.cluster.group('slow').any(); for (let n = 0; n < 30; n++) state.slow.send('x')`)
+      await isRefused(20)
+      const asked = await driveToThrow(port, `return state.slow.request('x')`)
+      assert.equal([asked.code, asked.may], ['ERR_QUEUE_FULL', false])
+      const other = await driveToThrow(port, `return state.cluster.request('jobs', 'now')`)
+      assert.equal([other.code, other.may], ['ERR_QUEUE_FULL', true])
+      await run(`state.cluster.publish('jobs', 'x')`)
+      await until(() => /cluster shop: dropped, on jobs: 10 messages, \d+ bytes/.test(box.log()))
+      assert.equal(await goOn(), Array(10).fill(1))
+      assert.is(await run(`return state.cluster.request('jobs', 'now')`), 'done')
+
+      await run(`for (let n = 0; n < 5; n++) state.slow.send('x'.repeat(40_000))`)
+      await isRefused(2)
+      assert.equal(await goOn(), Array(3).fill(40_000))
+      await run(`for (let n = 0; n < 5; n++) state.cluster.publish('jobs', 'xx')`)
+      const seen: number[] = []
+      await until(async () => seen.push(...(await goOn())) === 5)
+      assert.equal(await run(`return state.failed`), [])
+      await box.stop()
+    }),
+  ))
+
 longTest('what waited for NATS reaches the other servers, which connect later', () =>
   inSandbox((boxA) =>
     inSandbox((boxB) =>

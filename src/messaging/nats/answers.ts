@@ -15,6 +15,8 @@ export interface AnswersHost {
   reply(subject: string, payload: Uint8Array, headers: MsgHdrs | null): void
   /** Limit of headers and payload, in bytes. */
   readonly maxPayload: number
+  /** A message of so many bytes has been handled, or never will be. */
+  done(bytes: number): void
 }
 
 const EMPTY: Encoded = { payload: Buffer.alloc(0), isBytes: false }
@@ -27,6 +29,8 @@ export class NatsAnswers implements Answers {
   readonly #reply: string
   /** Whether undefined is an answer. It is not for a subject, where others may have one. */
   readonly #isForOne: boolean
+  readonly #bytes: number
+  #isDone = false
   #deadline = 0
 
   /** @param reply the subject of its answer; empty if it needs none, or none of this process's */
@@ -34,6 +38,7 @@ export class NatsAnswers implements Answers {
     this.#host = host
     this.#reply = reply
     this.#isForOne = isForOne
+    this.#bytes = message.data.length
     this.from = from
     this.call = reply === '' || isOneWay(message) ? ONE_WAY : new Call(true, now() + remainingMsOf(message))
   }
@@ -41,12 +46,14 @@ export class NatsAnswers implements Answers {
   /** That is for the worker that was addressed to say: subscribers confirm nothing. */
   handled(): void {
     if (this.#isForOne) this.#give(EMPTY)
+    this.#done()
   }
 
   answer(_number: number, value: unknown): void {
-    if (value === undefined && !this.#isForOne) return
+    if (value === undefined && !this.#isForOne) return this.#done()
     try {
       this.#give(this.#checked(encode(value)))
+      this.#done()
     } catch (error) {
       this.fail(0, error, true)
     }
@@ -60,6 +67,7 @@ export class NatsAnswers implements Answers {
   }
 
   fail(_number: number, error: unknown, wasHandled: boolean): void {
+    this.#done()
     if (this.#reply === '') return
     const headers = this.#host.newHeaders()
     this.#host.reply(this.#reply, writeFailure(headers, error, wasHandled, this.#host.maxPayload), headers)
@@ -82,6 +90,12 @@ export class NatsAnswers implements Answers {
   forget(): void {
     if (this.#deadline !== 0) deadlines.cancel(this.#deadline)
     this.#deadline = 0
+  }
+
+  #done(): void {
+    if (this.#isDone) return
+    this.#isDone = true
+    this.#host.done(this.#bytes)
   }
 
   #give({ payload, isBytes }: Encoded): void {

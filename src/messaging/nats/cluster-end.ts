@@ -6,15 +6,17 @@
 
 import type { Msg, MsgHdrs } from '@nats-io/transport-node'
 import { crypto } from '../../builtins.ts'
-import { messageOf, type SendError, UsageError } from '../../errors.ts'
+import { messageOf, PeerError, type SendError, UsageError } from '../../errors.ts'
 import { LimitedLog, log } from '../../log.ts'
 import { deadlines } from '../../loop/deadlines.ts'
+import { nothing } from '../../nothing.ts'
 import { isThenable } from '../../thenable.ts'
 import type { Subscription } from '../channel.ts'
 import type { Handler, Mailbox } from '../mailbox.ts'
 import { type Bridge, type BridgeHost, guard, notAWorker } from '../messaging.ts'
 import type { PendingRequest, RequestOptions } from '../pending-request.ts'
 import { type RefHome, type Way, WorkerRef } from '../references.ts'
+import { Room } from '../room.ts'
 import { Stay } from '../stay.ts'
 import { logThrown, type Subscriber } from '../subscriptions.ts'
 import { type AnswersHost, NatsAnswers } from './answers.ts'
@@ -73,6 +75,8 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   readonly #stay = new Stay(() => this.#ending > 0 || this.#post.isBusy)
   #host: BridgeHost | null = null
   #mailbox: Mailbox | null = null
+  /** For what has come and is not handled. */
+  #room: Room | null = null
   /** How often it has stopped to listen, and something may still come. */
   #ending = 0
 
@@ -201,6 +205,10 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     this.#post.answer(new Letter('an answer', subject, undefined, payload, headers, null))
   }
 
+  done(bytes: number): void {
+    this.#room?.give(bytes)
+  }
+
   // Receiving
 
   subscribe(subscriber: Subscriber): Subscription {
@@ -217,7 +225,8 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   #deliver(subscriber: Subscriber, incoming: Msg): void {
     if (subscriber.isOver || this.#mailbox === null) return
     const { handler } = subscriber
-    const call: Handler = (from, message, call) => handler(message, { subject: incoming.subject, from, call })
+    const { subject } = incoming // what waits must not hold its headers, which nothing bounds
+    const call: Handler = (from, message, call) => handler(message, { subject, from, call })
     this.#read(incoming, false, (answers, message) => {
       const { isRequest } = answers.call
       const handle = isRequest ? call : logging(call)
@@ -232,6 +241,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
 
   #read(incoming: Msg, isForOne: boolean, take: (answers: NatsAnswers, message: unknown) => void): void {
     const reply = isForOne || !isToWorkers(incoming.subject) ? (incoming.reply ?? '') : '' // others answer for workers
+    if (this.#room?.isFree === false) return this.#refuse(incoming.subject, reply, isForOne, this.#room)
     let answers: NatsAnswers
     let message: unknown
     try {
@@ -239,16 +249,28 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
       message = readMessage(incoming)
     } catch (error) {
       this.#troubles.log(`cluster ${this.#settings.name}: on ${incoming.subject}: ${messageOf(error)}`)
-      return this.#turnDown(reply, error)
+      return this.#turnDown(reply, error, false)
     }
+    this.#room?.take(incoming.data.length)
     take(answers, message)
   }
 
-  /** A message that cannot be read: its sender may wait for an answer. */
-  #turnDown(reply: string, error: unknown): void {
+  /**
+   * NATS would send what is not read to nobody else, and answers come by the same connection: so everything is read,
+   * and what there is no room for is dropped, as NATS's own clients do.
+   * @param isForOne otherwise others may have it, too
+   */
+  #refuse(subject: string, reply: string, isForOne: boolean, { content }: Room): void {
+    const why = `${content} wait for their turn or are being handled (maxMailboxMessages, maxMailboxBytes)`
+    if (reply === '') this.#troubles.log(`cluster ${this.#settings.name}: dropped, on ${subject}: ${why}`)
+    else this.#turnDown(reply, new PeerError('ERR_QUEUE_FULL', `${subject}: ${why}`, !isForOne), !isForOne)
+  }
+
+  /** A message that is not handled here: its sender may wait for an answer. */
+  #turnDown(reply: string, error: unknown, mayHaveBeenHandled: boolean): void {
     if (reply === '') return
     const headers = this.newHeaders()
-    this.reply(reply, writeFailure(headers, error, false, this.maxPayload), headers)
+    this.reply(reply, writeFailure(headers, error, mayHaveBeenHandled, this.maxPayload), headers)
   }
 
   #senderIn(incoming: Msg): WorkerRef {
@@ -275,6 +297,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   open(host: BridgeHost, mailbox: Mailbox): void {
     this.#host = host
     this.#mailbox = mailbox
+    this.#room = roomOf(host)
     if (host.hasOwnName && isName(host.name))
       this.#sender = senderOf({
         server: this.#settings.server,
@@ -383,6 +406,20 @@ const NOWHERE: RefHome = {
   pendingAt: () => 0,
 }
 const STRANGER = new WorkerRef(NOWHERE, -1)
+
+/** As much as the Worker takes from one process of this machine. Nobody here waits for it to be free again. */
+function roomOf(host: BridgeHost): Room {
+  return new Room({
+    get maxMailboxMessages() {
+      return host.maxMailboxMessages
+    },
+    get maxMailboxBytes() {
+      return host.maxMailboxBytes
+    },
+    onOwnFull: nothing,
+    onOwnDrain: nothing,
+  })
+}
 
 /** A subscriber for a message that nobody awaits an answer to. */
 function logging(handler: Handler): Handler {

@@ -1,6 +1,6 @@
-// Messages of one outbox that will not be handled, until their senders have been told. Each is told by a call of the
-// user's, so the event loop turns between many of them; and a caller that sends at once again what was refused does not
-// stop it.
+// Messages of one outbox, or of a Cluster, that will not be handled, until their senders have been told. Each is told
+// by a call of the user's, so the event loop turns between many of them; and a caller that sends at once again what was
+// refused does not stop it.
 
 import type { PeerError } from '../errors.ts'
 import { now } from '../loop/clock.ts'

@@ -35,9 +35,10 @@ import {
   writeHead,
 } from './headers.ts'
 import { encode } from './json.ts'
+import { Letter } from './letter.ts'
 import { type LinkHost, NatsLink } from './nats-link.ts'
 import type { ClusterSettings, NatsOptions } from './options.ts'
-import { Letter, Post } from './post.ts'
+import { Post } from './post.ts'
 
 /** The user's. */
 interface ClusterCallbacks {

@@ -1,16 +1,18 @@
 // What a process sends over NATS and does not know to have arrived. Each message ends once: NATS has it (a publish), a
 // worker has handled or answered it, or its sender is told. While there is no connection, messages wait in order.
 
-import type { Msg, MsgHdrs } from '@nats-io/transport-node'
+import type { Msg } from '@nats-io/transport-node'
 import { codeOf, messageOf, PeerError, type SendError } from '../../errors.ts'
 import { LimitedLog } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { deadlines } from '../../loop/deadlines.ts'
 import { lost } from '../failures.ts'
-import { TOLD_IN_ONE_TURN } from '../losses.ts'
+import { Losses, type LossesOwner, TOLD_IN_ONE_TURN } from '../losses.ts'
 import { type Carrier, PendingRequest, type RequestOptions } from '../pending-request.ts'
+import { Asked } from './asked.ts'
 import { Batch } from './batch.ts'
 import { isFailure, isNobody, readFailure, readMessage, writeRemaining } from './headers.ts'
+import type { Letter } from './letter.ts'
 import type { NatsLink } from './nats-link.ts'
 
 interface PostSettings {
@@ -26,51 +28,11 @@ interface PostSettings {
   look(): void
 }
 
-/** A message and its receiver. */
-export class Letter {
-  /** The receiver, in words. */
-  readonly to: string
-  readonly subject: string
-  readonly message: unknown
-  readonly payload: Uint8Array
-  readonly headers: MsgHdrs | null
-  /** Whose count of unsettled messages it is, besides the post's. */
-  readonly owner: { count: number } | null
-  /** What waits for the receiver's answer; null if only NATS confirms it. */
-  pending: PendingRequest | null = null
-  /** An answer to somebody: nobody is told that it is lost. */
-  isAnswer = false
-  /** Its headers are its own, and say how much time is left when it is written. */
-  saysRemaining = false
-  /** When it has waited too long for a connection. */
-  waitsUntil = 0
-  isSettled = false
-  /** Of the answer that is awaited; 0 for none. */
-  number = 0
-
-  /** @param headers null for none */
-  constructor(
-    to: string,
-    subject: string,
-    message: unknown,
-    payload: Uint8Array,
-    headers: MsgHdrs | null,
-    owner: { count: number } | null,
-  ) {
-    this.to = to
-    this.subject = subject
-    this.message = message
-    this.payload = payload
-    this.headers = headers
-    this.owner = owner
-  }
-}
-
 const HAS_LEFT = 'this process has left'
 /** What may be waiting again when `onDrain` is called. */
 const DRAINED_SHARE = 0.5
 
-export class Post implements Carrier {
+export class Post implements Carrier, LossesOwner {
   readonly #link: NatsLink
   readonly #settings: PostSettings
   /** Subjects of answers are this, a dot, and a number. */
@@ -78,8 +40,9 @@ export class Post implements Carrier {
   /** For a connection, in order. */
   readonly #waiting = new Set<Letter>()
   #waitTimer = 0
-  /** Written, by the number of their answer. */
-  readonly #asked = new Map<number, Letter>()
+  readonly #asked = new Asked()
+  /** Not known to have been handled: their senders are told in turns. */
+  readonly #losses = new Losses(this)
   /** Published, and not confirmed by NATS; and those that the flush under way will confirm. */
   #published = new Batch()
   #confirming = new Batch()
@@ -176,7 +139,7 @@ export class Post implements Carrier {
     this.#bytes += letter.payload.length
     if (letter.owner !== null) letter.owner.count++
     if (this.count++ === 0) this.#settings.look()
-    if (this.#isClosed) setImmediate(() => this.#fail(letter, lost(letter.to, HAS_LEFT, false)))
+    if (this.#isClosed) this.#losses.refuse(letter, 0)
     else this.#post(letter)
     this.#isFull ||= !this.#hasRoom()
     return !this.#isFull
@@ -201,7 +164,7 @@ export class Post implements Carrier {
     }
     if (pending === null) return this.#confirmSoon(letter)
     letter.number = number
-    this.#asked.set(number, letter)
+    this.#asked.add(letter)
     pending.sent(this, number)
   }
 
@@ -238,9 +201,8 @@ export class Post implements Carrier {
   }
 
   #answered(message: Msg): void {
-    const letter = this.#asked.get(Number(message.subject.slice(this.#inbox.length + 1)))
+    const letter = this.#asked.take(Number(message.subject.slice(this.#inbox.length + 1)))
     if (letter === undefined || letter.pending === null) return // given up
-    this.#asked.delete(letter.number)
     try {
       this.#conclude(letter, letter.pending, message)
     } catch (error) {
@@ -257,7 +219,7 @@ export class Post implements Carrier {
 
   /** The caller has given up, or its time is over. */
   cancel(number: number): void {
-    this.#asked.delete(number)
+    this.#asked.take(number)
   }
 
   /** For streams, which do not leave a server. */
@@ -302,28 +264,36 @@ export class Post implements Carrier {
   down(): void {
     this.#confirmation++
     this.#isConfirming = false
-    for (const letter of this.#takeWritten())
-      this.#fail(letter, lost(letter.to, 'the connection to NATS has ended', true))
+    this.#lose(this.#takeWritten(), 'the connection to NATS has ended', true)
     this.#settings.look()
   }
 
   /** NATS says so once for each message. */
   forbidden(subject: string): void {
     const published = this.#confirming.refused(subject) ?? this.#published.refused(subject)
-    const letter = published ?? this.#newestAsked(subject)
+    const letter = published ?? this.#asked.takeNewest(subject) // nothing confirms that NATS has taken the older ones
     if (letter === undefined) return
-    this.#asked.delete(letter.number)
     this.#fail(letter, new PeerError('ERR_NATS_PERMISSION', `${letter.to}: NATS does not permit ${subject}`, false))
   }
 
-  /** Nothing confirms that NATS has taken a request: older ones may be with their worker. */
-  #newestAsked(subject: string): Letter | undefined {
-    return [...this.#asked.values()].findLast((one) => one.subject === subject && !one.pending?.isDone)
+  /** Tells their senders from now on, in turns. */
+  #lose(letters: readonly Letter[], why: string, mayHaveBeenHandled: boolean): void {
+    const entries = letters.map((letter) => ({ entry: letter, size: 0 }))
+    this.#losses.fail(entries, new PeerError('ERR_PEER_LOST', why, mayHaveBeenHandled))
+  }
+
+  /** Of what is sent once this has ended. */
+  whyRefused(): PeerError {
+    return new PeerError('ERR_PEER_LOST', HAS_LEFT, false)
+  }
+
+  /** The same reason for many, but each has its own receiver. */
+  giveBack(letter: Letter, _size: number, { message, mayHaveBeenHandled }: PeerError): void {
+    this.#fail(letter, lost(letter.to, message, mayHaveBeenHandled))
   }
 
   #takeWritten(): Letter[] {
-    const written = [...this.#asked.values(), ...this.#confirming.letters, ...this.#published.letters]
-    this.#asked.clear()
+    const written = [...this.#asked.takeAll(), ...this.#confirming.letters, ...this.#published.letters]
     this.#confirming = new Batch()
     this.#published = new Batch()
     return written
@@ -342,14 +312,16 @@ export class Post implements Carrier {
   expireWaiting(): void {
     this.#waitTimer = 0
     const time = now()
+    const expired: Letter[] = []
     for (const letter of this.#waiting) {
       if (letter.waitsUntil > time) {
         this.#await(letter)
         break
       }
       this.#waiting.delete(letter)
-      this.#fail(letter, lost(letter.to, `no connection to NATS within ${this.#settings.waitMs} ms`, false))
+      expired.push(letter)
     }
+    this.#lose(expired, `no connection to NATS within ${this.#settings.waitMs} ms`, false)
     this.#settings.look()
   }
 
@@ -362,13 +334,12 @@ export class Post implements Carrier {
   /** Fails all that is unsettled now, in slices between which the event loop turns. */
   async tellLost(): Promise<void> {
     this.#stopWaiting()
-    const written = this.#takeWritten().map((letter) => ({ letter, isWritten: true }))
-    const waiting = [...this.#waiting].map((letter) => ({ letter, isWritten: false }))
+    const [written, waiting] = [this.#takeWritten(), [...this.#waiting]]
     this.#waiting.clear()
-    for (const [at, { letter, isWritten }] of [...written, ...waiting].entries()) {
-      this.#fail(letter, lost(letter.to, HAS_LEFT, isWritten))
-      if ((at + 1) % TOLD_IN_ONE_TURN === 0) await new Promise(setImmediate)
-    }
+    this.#losses.hold()
+    this.#lose(written, HAS_LEFT, true)
+    this.#lose(waiting, HAS_LEFT, false)
+    while (this.#losses.tell(TOLD_IN_ONE_TURN)) await new Promise(setImmediate)
   }
 }
 

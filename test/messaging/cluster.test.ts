@@ -11,6 +11,7 @@ import * as assert from 'uvu/assert'
 import { messageOf, ProtocolError } from '../../src/errors.ts'
 import { Cluster } from '../../src/messaging/nats/cluster.ts'
 import { decode, encode } from '../../src/messaging/nats/json.ts'
+import { settingsOf } from '../../src/messaging/nats/options.ts'
 import { drive, driveToThrow } from '../support/driven.ts'
 import { longTest } from '../support/length.ts'
 import { inCluster, type NatsServer, startInCluster, startNats, startUnconnected, withNats } from '../support/nats.ts'
@@ -467,6 +468,21 @@ longTest('what NATS does not permit is told, and a wrong password is tried again
   ),
 )
 
+test("credentials in NATS's address are used, as NATS's own tools do", () =>
+  inSandbox((box) =>
+    withNats(
+      box,
+      async (nats) => {
+        const app = inCluster(nats.url.replace('nats://', 'nats://shop:r%40ht:%2F@'), 'a', '')
+        const port = await startInCluster(box, app, 1)
+        await drive(port, `state.cluster.publish('open', 2)`)
+        assert.is(await drive(port, `return state.cluster.isConnected`), true)
+        await box.stop()
+      },
+      `authorization { users: [{ user: shop, password: "r@ht:/" }] }`,
+    ),
+  ))
+
 /** Hidden from whoever lists its properties. */
 function withToJson(value: object): object {
   return Object.defineProperty(value, 'toJSON', { value: () => 'another' })
@@ -542,6 +558,29 @@ test('messages are JSON or bytes, exactly', () => {
   assert.equal(decode(Buffer.from('{"\\u0061":"__proto__"}'), false), { a: '__proto__' })
 })
 
+test("credentials are taken out of NATS's addresses", () => {
+  const clientOf = (nats: string | readonly string[] | object) => settingsOf('x', { nats }).nats
+  for (const [nats, client] of [
+    ['nats://h:1', { servers: 'nats://h:1' }],
+    ['nats://u:p@h:1', { servers: ['nats://h:1'], user: 'u', pass: 'p' }],
+    ['u:p@h', { servers: ['h'], user: 'u', pass: 'p' }],
+    ['tls://t%40ken@[::1]:1', { servers: ['tls://[::1]:1'], token: 't@ken' }],
+    ['nats://u:a@b:c@h', { servers: ['nats://h'], user: 'u', pass: 'a@b:c' }],
+    ['nats://u:@h', { servers: ['nats://h'], user: 'u', pass: '' }],
+    [['nats://u:p@h', 'u:p@i'], { servers: ['nats://h', 'i'], user: 'u', pass: 'p' }],
+    [
+      { servers: ['u:p@h'], noRandomize: true },
+      { servers: ['h'], user: 'u', pass: 'p', noRandomize: true },
+    ],
+    [
+      { servers: 'h', user: 'u' },
+      { servers: 'h', user: 'u' },
+    ],
+    [{ port: 1 }, { port: 1 }],
+  ] as const)
+    assert.equal(clientOf(nats), client)
+})
+
 test('wrong options, and a missing client, are errors where the Cluster is made', () => {
   const thrown = (...args: readonly unknown[]) => {
     try {
@@ -559,6 +598,17 @@ test('wrong options, and a missing client, are errors where the Cluster is made'
   assert.match(thrown('x', { waitMs: -1 }), /^ERR_BAD_OPTION a Cluster: waitMs/)
   assert.match(thrown('x', { maxPendingMessages: 0 }), /^ERR_BAD_OPTION/)
   for (const nats of ['', [], [''], null]) assert.match(thrown('x', { nats }), /^ERR_BAD_OPTION a Cluster: nats/)
+  for (const [nats, reason] of [
+    [['nats://u:secret@h', 'nats://v:secret@h'], /addresses have different credentials/],
+    [['nats://u:secret@h', 'h'], /addresses have different credentials/],
+    [{ servers: 'nats://u:secret@h', user: 'u' }, /beside it/],
+    ['nats://u:%zz-secret@h', /percent-encoded/],
+  ] as const) {
+    const said = thrown('x', { nats })
+    assert.match(said, /^ERR_BAD_OPTION a Cluster: nats: /)
+    assert.match(said, reason)
+    assert.not.match(said, /secret/)
+  }
   for (const name of ['x'.repeat(513), 'ü'.repeat(100)]) {
     assert.match(thrown(name), /^ERR_BAD_OPTION the name of a Cluster .*at most 512 bytes/)
     assert.match(thrown('x', { server: name }), /^ERR_BAD_OPTION a Cluster: server/)

@@ -12,6 +12,7 @@ import {
   type Rule,
   rule,
 } from '../../options.ts'
+import { withCredentials } from './credentials.ts'
 import { isName, LONGEST_NAME } from './headers.ts'
 
 /** Options of `connect()` of @nats-io/transport-node: `servers`, `user`, `pass`, `token`, `authenticator`, `tls`. */
@@ -21,6 +22,7 @@ export type NatsOptions = Readonly<object>
 export interface ClusterOptions {
   /**
    * Where NATS is: `nats://10.0.0.5:4222`, several of them, or the options of `connect()` of @nats-io/transport-node.
+   * `nats://user:password@host` and `nats://token@host` say as whom, percent-encoded; several must say the same.
    * Default: `nats://127.0.0.1:4222`.
    */
   nats?: string | readonly string[] | NatsOptions | undefined
@@ -63,7 +65,7 @@ export function settingsOf(name: string, options: ClusterOptions): ClusterSettin
   const { nats = 'nats://127.0.0.1:4222', server = hostname() } = options
   const { maxPendingMessages = 65_536, maxPendingBytes = 16_777_216 } = options
   const { waitMs = 10_000, sendTimeoutMs = 30_000 } = options
-  const client = isString(nats) || isList(nats) ? { servers: nats } : nats
+  const client = withCredentials(isString(nats) || isList(nats) ? { servers: nats } : nats)
   return { name, nats: client, server, maxPendingMessages, maxPendingBytes, waitMs, sendTimeoutMs }
 }
 

@@ -2,7 +2,7 @@
 // files is never trusted for a signal.
 
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -189,6 +189,21 @@ test('a run directory that somebody takes away is made anew, and commands find t
     assert.is(readFileSync(join(box.runDir, 'millrace.pid'), 'utf8'), `${pid}\n`)
     await reload(box)
     assert.equal(readdirSync(box.runDir).sort(), files)
+    await box.stop()
+  })
+})
+
+test('a master whose control socket is gone, and cannot be made anew, is said to be there', async () => {
+  await inSandbox(async (box) => {
+    const { pid } = await box.start(box.file('app.js', echo(1)))
+    chmodSync(box.runDir, 0o755)
+    rmSync(join(box.runDir, 'control.sock'))
+    const { code, stderr } = await box.command('status')
+    assert.is(code, 7)
+    assert.match(stderr, new RegExp(`the master, pid ${pid}, has no control socket: .*/control\\.sock is gone`))
+    assert.match(stderr, /next: it is made anew within seconds .*chmod 700/)
+    chmodSync(box.runDir, 0o700)
+    await until(async () => (await box.status().catch(() => null))?.pid === pid, 20_000)
     await box.stop()
   })
 })

@@ -1,12 +1,14 @@
 // An upgrade that fails leaves the old master in charge, whatever happens to the new one, and its clients notice nothing.
 
+import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { atLength, longTest } from '../support/length.ts'
 import { failed, KILL, quick, release, staysAsItWas, unnoticed, upgrade } from '../support/release.ts'
 import { version, versionAt } from '../support/reload.ts'
-import { inSandbox, portOf } from '../support/server.ts'
+import { echo, inSandbox, lives, portOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
 
 test('what cannot be started is refused, with the reason and nothing touched', async () => {
   await inSandbox(async (box) => {
@@ -75,6 +77,27 @@ longTest(`a new master that is killed at ${steps.map(([step]) => step).join(', a
       release(box, '1.2.0')
       assert.is((await upgrade(box, module)).version, '1.2.0')
     })
+    await box.stop()
+  })
+})
+
+test('a master that came by an upgrade, and made its control socket anew, leaves the one of its successor alone', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', echo(1, 'worker.drainTimeoutMs = 500'))
+    await box.start(module)
+    const { pid, oldPid } = await upgrade(box, module)
+    await until(() => !lives(oldPid), 20_000)
+    const control = join(box.runDir, 'control.sock')
+    rmSync(control)
+    await until(async () => (await box.status().catch(() => null))?.pid === pid, 20_000)
+    const next = await upgrade(box, module)
+    await until(() => !lives(pid), 20_000)
+    assert.ok(existsSync(control), 'removed by the earlier master') // `#restore` would need up to two seconds
+    assert.is((await box.status()).pid, next.pid)
+    assert.equal(
+      readdirSync(box.runDir).filter((name) => /^control/.test(name)),
+      ['control.sock'],
+    )
     await box.stop()
   })
 })

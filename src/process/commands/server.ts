@@ -1,5 +1,6 @@
 // Finds the server that a command is about: the first that answers in the places where `start` may have put it.
 
+import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { now } from '../../loop/clock.ts'
 import { ask } from '../control/client.ts'
@@ -7,7 +8,7 @@ import { type Answer, type Done, type Request, refusedBy } from '../control/requ
 import { CommandError, Exit } from '../exit-codes.ts'
 import { isAlive, isStopped } from '../identity.ts'
 import { Lock } from '../lock.ts'
-import { placesToAsk, runDirCandidates } from '../run-directory.ts'
+import { controlPath, placesToAsk, runDirCandidates } from '../run-directory.ts'
 import { type Line, runDirOf } from './line.ts'
 
 /** How long a master may take to answer. */
@@ -39,7 +40,7 @@ export async function findServer(line: Line, request: Request = { command: 'ping
 
 /**
  * Null if there is no server. A master that is starting or ending closes connections for a moment; one that is out of
- * descriptors closes them all, and is not to be taken for none.
+ * descriptors closes them all, and one whose socket was removed cannot be reached: neither is to be taken for none.
  */
 async function askThere(path: string, uid: number, request: Request): Promise<Answer | null> {
   const patientUntil = now() + PATIENCE_MS
@@ -49,7 +50,7 @@ async function askThere(path: string, uid: number, request: Request): Promise<An
     })
     const holder = Lock.holderIn(path)
     if (answer !== null || !isAlive(holder)) return answer
-    if (now() > patientUntil) throw mute(holder.pid)
+    if (now() > patientUntil) throw existsSync(controlPath(path)) ? mute(holder.pid) : unreachable(path, holder.pid)
     await sleep(RETRY_MS)
   }
 }
@@ -57,6 +58,13 @@ async function askThere(path: string, uid: number, request: Request): Promise<An
 function mute(pid: number): CommandError {
   return new CommandError(Exit.Timeout, `the master, pid ${pid}, closes every connection without an answer`, {
     next: `it may be out of descriptors (see ls /proc/${pid}/fd, ulimit -n); kill -TERM ${pid} stops it`,
+  })
+}
+
+function unreachable(runDir: string, pid: number): CommandError {
+  const why = `${controlPath(runDir)} is gone`
+  return new CommandError(Exit.Timeout, `the master, pid ${pid}, has no control socket: ${why}`, {
+    next: `it is made anew within seconds if only its user can enter the folder (chmod 700 ${runDir}); kill -TERM ${pid} stops it`,
   })
 }
 

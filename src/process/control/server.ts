@@ -34,7 +34,8 @@ export class ControlServer {
   readonly #runDir: string
   /** Path of our socket: beside the official one while another master is in charge. */
   #path: string
-  readonly #bound: string
+  /** The path that it was bound at, which libuv unlinks when it closes. */
+  #bound: string
   readonly #events: Events
   readonly #followers = new Set<Channel<Request, Answer>>()
   #file = ''
@@ -100,6 +101,7 @@ export class ControlServer {
       })
     const umask = process.umask(0o177)
     this.#server.listen(this.#path) // binds before it returns
+    this.#bound = this.#path
     process.umask(umask)
     await once(this.#server, 'listening')
     this.#server.off('error', tell).on('error', tell)

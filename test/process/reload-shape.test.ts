@@ -215,16 +215,22 @@ test('a host that changes on one port is refused with what to do; two Workers at
       ${hosts.map((host) => `new Worker('text://${host}:${port}', { name: 'echo' }).onMessage = (c, line) => c.send(line)`).join('\n')}
       Worker.runAll()`
     const before = await box.start(box.file('app.js', at('127.0.0.1')))
-    for (const [hosts, says] of [
+    for (const [hosts, says, next] of [
       [
         ['0.0.0.0'],
         new RegExp(`0\\.0\\.0\\.0:${port}: EADDRINUSE.*this server itself is at 127\\.0\\.0\\.1:${port}; 'restart'`),
+        /\nnext: millrace restart\b/,
       ],
-      [['127.0.0.1', '127.0.0.1'], /EADDRINUSE.*another Worker of this program/],
+      [
+        ['127.0.0.1', '127.0.0.1'],
+        /EADDRINUSE.*another Worker of this program/,
+        /\nnext: give one of them another address\n/,
+      ],
     ] as const) {
       box.file('app.js', at(...hosts))
       const { code, stderr } = await box.command('reload')
       assert.match(stderr, says)
+      assert.match(stderr, next)
       assert.is(code, 5)
       assert.is(workersOf(await box.status())[0]?.pid, workersOf(before)[0]?.pid)
     }

@@ -30,6 +30,7 @@ export function nextStep({ exitCode, message, next }: CommandError, typed: Typed
   if (exitCode === Exit.Usage) return `${self} help${typed.command && ` ${typed.command}`}`
   if (exitCode === Exit.NotRunning) return `start it: ${run('start -d', ' app.js')}`
   if (exitCode === Exit.AlreadyRunning) return `${run('reload')} for new code, ${run('restart')} for a new server`
+  if (exitCode === Exit.Address && /: this server itself is at /.test(message)) return `${run('restart')} changes it`
   if (exitCode === Exit.Address) return otherAddress(message)
   if (exitCode === Exit.Module && typed.command === 'check') return 'correct the code' // no other command knows more
   if (exitCode === Exit.Module) return `correct the code: ${run('check')} evaluates it, ${logs}`
@@ -60,6 +61,7 @@ function likenessOf({ direct, modules, runDir }: Typed): Likeness {
 function otherAddress(message: string): string {
   if (/: EACCES\b/.test(message))
     return 'a port from 1024 on, or root, or CAP_NET_BIND_SERVICE; of a Unix socket, a folder that is yours'
+  if (/: another Worker of this program is at /.test(message)) return 'give one of them another address'
   if (/: EADDRINUSE\b/.test(message))
     return `choose another address, or see who has it: ss ${/ \/[^:]*: EADDRINUSE/.test(message) ? '-lxp' : '-lntup'}`
   return 'correct the address: this machine cannot have it'

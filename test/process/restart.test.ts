@@ -175,6 +175,30 @@ test('restart keeps what the server was started with, unless the line says other
   })
 })
 
+test("restart keeps Node's own flags, unless its line has some", async () => {
+  await inSandbox(async (box) => {
+    const app = box.file(
+      'app.js',
+      echo(1, `worker.onMessage = (connection) => connection.send(process.execArgv.join(' '))`),
+    )
+    const run = async (...args: string[]) => succeeded(await box.spawn(process.execPath, args).ended)
+    const flags = async () => ask(portOf(await box.status()), 'x')
+    await run('--max-old-space-size=333', '--no-deprecation', startFile, 'start', '-d', app)
+    assert.is(await flags(), '--max-old-space-size=333 --no-deprecation')
+    await run(startFile, 'restart', '-d', app)
+    assert.is(await flags(), '--max-old-space-size=333 --no-deprecation')
+    succeeded(await box.command('upgrade', app))
+    await run(startFile, 'restart', '-d', app)
+    assert.is(await flags(), '--max-old-space-size=333 --no-deprecation')
+    await run('--max-old-space-size=444', startFile, 'restart', '-d', app)
+    assert.is(await flags(), '--max-old-space-size=444')
+    const server = box.begin('restart', app)
+    await server.says(/Press Ctrl\+C to stop/)
+    assert.is(await flags(), '--max-old-space-size=444')
+    assert.is((await server.end('SIGTERM')).code, 0)
+  })
+})
+
 test('restart by another user than the one who runs the server is refused, unless it names the user', () => {
   const line = readLine(['restart', '-d', '/app.js'], null)
   const running = { uid: (process.getuid?.() ?? 0) + 1, options: startOptions(line) }

@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import type { Running } from '../control/requests.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import type { StartOptions } from '../messages.ts'
+import { adoptNodeSettings, type NodeSettings, nodeSettings } from '../node-flags.ts'
 import { realPathOrSelf } from '../paths.ts'
 import { shellWord } from '../terminal/banner.ts'
 import { ANY_WORDS, type Command } from './command.ts'
@@ -18,8 +19,8 @@ export const restart: Command = {
   operands: '[app.js ...] [NAME ...] [-- arguments of the app]',
   summary: 'check the code, stop what runs, start (-d and -g as there)',
   details: `Code that cannot be evaluated stops nothing (exit code 6). With a file, nothing needs to run. What runs is started again as it was: with all
-of its files, flags and arguments, except for what this line says, and never by another user unless --user is given. With NAME only these groups, in the server
-that runs: all their processes leave at once, and as many start with the new code; who connects meanwhile waits.`,
+of its files, flags and arguments and Node's own flags, except for what this line says, and never by another user unless --user is
+given. With NAME only these groups, in the server that runs: all their processes leave at once, and as many start with the new code; who connects meanwhile waits.`,
   flags: ['graceful', 'timeout', 'name', ...START_FLAGS],
   hasModules: true,
   words: ANY_WORDS,
@@ -31,6 +32,7 @@ that runs: all their processes leave at once, and as many start with the new cod
     const options = optionsOf(running, line)
     const other = runOtherCopy({ ...line, modules: options.modules })
     if (other !== null) return other
+    keepNodeFlags(running?.node)
     await describeHere(options)
     try {
       say(line.flags, `stopped, pid ${await stopServer(line)}`)
@@ -39,6 +41,13 @@ that runs: all their processes leave at once, and as many start with the new cod
     }
     return launch(line, options)
   },
+}
+
+/** Those of what runs, such as a heap size or `--import`; if this line has any, they are meant instead. */
+function keepNodeFlags(node: NodeSettings | undefined): void {
+  if (node === undefined || process.execArgv.length > 0) return
+  const { execArgv, debugPort } = node
+  adoptNodeSettings({ ...nodeSettings(), execArgv, debugPort })
 }
 
 /** A line without a file means the server that runs, never the demo, which would take its place. */

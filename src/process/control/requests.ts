@@ -3,6 +3,7 @@
 import { CommandError, Exit } from '../exit-codes.ts'
 import type { Identity } from '../identity.ts'
 import type { StartOptions } from '../messages.ts'
+import type { NodeSettings } from '../node-flags.ts'
 import type { Comparison } from '../operations/diff.ts'
 import type { ReloadOutcome } from '../operations/receipts.ts'
 import type { Scale } from '../operations/regroup.ts'
@@ -86,4 +87,6 @@ export interface Running {
   readonly uid: number
   /** Names and addresses of its groups. */
   readonly groups: readonly string[]
+  /** How Node was started; earlier versions do not say. */
+  readonly node?: NodeSettings
 }

@@ -10,6 +10,7 @@ import { type Answer, type Leave, OTHER_MODULE, type Request, type Running } fro
 import { Exit } from '../exit-codes.ts'
 import { LONGEST_TIMEOUT_MS } from '../group.ts'
 import { ownIdentity } from '../identity.ts'
+import { nodeSettings } from '../node-flags.ts'
 import type { Comparison } from '../operations/diff.ts'
 import { type Operator, REPLACED } from '../operations/operator.ts'
 import type { ReloadOutcome } from '../operations/receipts.ts'
@@ -124,7 +125,7 @@ export class Answers {
 
   get #running(): Running {
     const groups = this.#master.groups.flatMap(({ blueprint: { key } }) => [key.name, key.listen])
-    return { options: this.#household.options, uid: process.getuid?.() ?? 0, groups }
+    return { options: this.#household.options, uid: process.getuid?.() ?? 0, groups, node: nodeSettings() }
   }
 
   #done() {

@@ -3,11 +3,11 @@
 
 import type { ChildProcess } from 'node:child_process'
 import { closeSync } from 'node:fs'
-import { join } from 'node:path'
 import { addon } from '../addon.ts'
 import { messageOf } from '../errors.ts'
 import { log } from '../log.ts'
 import { CommandError, Exit, failureOf, spawnFailure } from './exit-codes.ts'
+import { defaultLog } from './log-place.ts'
 import { reapOrphans } from './master/service.ts'
 import type { MasterBoot, StartOptions } from './messages.ts'
 import { nodeSettings } from './node-flags.ts'
@@ -45,7 +45,7 @@ function keepOwnDescriptors(): void {
  * lines go through output/output.ts. The caller closes the descriptor. Throws a CommandError.
  */
 export function daemonStdio({ logFile }: StartOptions, runDir: string): ['ignore', 'ignore', number] {
-  return ['ignore', 'ignore', openFile(logFile ?? join(runDir, 'millrace.log'), 'append', LOG_MODE)]
+  return ['ignore', 'ignore', openFile(logFile ?? defaultLog(runDir), 'append', LOG_MODE)]
 }
 
 function untilStarted({ process: child, channel }: Child): Promise<string> {

@@ -82,6 +82,45 @@ test('a server that logs to its terminal has no log to show, and one with a file
   })
 })
 
+test('the log of a server that has died is read where it was, also if that is not the run directory', async () => {
+  await inSandbox(async (box) => {
+    const program = (log: string) => echo(1, `Worker.logFile = import.meta.dirname + '/${log}'`)
+    const module = box.file('app.js', program('one.log'))
+    const isReadIn = async (path: string) => {
+      appendFileSync(path, `the end of ${path}\n`)
+      assert.match(succeeded(await box.command('logs', module)).stdout, new RegExp(`the end of ${path}\n$`))
+    }
+    const isReadHere = (name: string) => isReadIn(join(box.directory, name))
+    const dies = async ({ pid }: { readonly pid: number }) => {
+      process.kill(pid, 'SIGKILL')
+      await until(() => box.pids().length === 0, 20_000)
+    }
+    await dies(await box.start(module))
+    await isReadHere('one.log')
+    const second = await box.start(module)
+    box.file('app.js', program('two.log'))
+    succeeded(await box.command('reload', module))
+    box.file('app.js', program('three.log').replace('Worker.runAll()', 'worker.onWorkerStart = () => process.exit(1)'))
+    assert.is.not((await box.command('upgrade', module)).code, 0) // given up: the log is where it was
+    await dies(second)
+    await isReadHere('two.log')
+    box.file('app.js', program('three.log'))
+    await box.start(module)
+    box.file('app.js', program('four.log'))
+    succeeded(await box.command('upgrade', module))
+    await box.stop()
+    await isReadHere('four.log')
+    await box.start(module, '--log-file', join(box.directory, 'five.log'))
+    await box.stop()
+    await isReadHere('five.log')
+    await box.start(box.file('app.js', echo(1)))
+    await box.stop()
+    await isReadIn(join(box.runDir, 'millrace.log'))
+    rmSync(join(box.runDir, 'millrace.log'))
+    assert.is((await box.command('logs', module)).code, 3)
+  })
+})
+
 test('a line is of a group by its worker, or by what the master says about it', () => {
   const line = (rest: string) => `2026-11-26 12:00:00 pid:7 ${rest}`
   assert.ok(isOf(line('[web:2] worker api:0 is slow'), 'web'))

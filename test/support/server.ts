@@ -48,7 +48,7 @@ const COMMAND_MS = 30_000
 /** Polling must not keep the server busy: each of its processes has to answer. */
 const STATUS_EVERY_MS = 20
 /** What a server may leave behind: its log. */
-const MAY_STAY = new Set(['millrace.log'])
+const MAY_STAY = new Set(['millrace.log', 'log-file'])
 
 export interface Outcome {
   /** Null if a signal ended it. */

@@ -1,8 +1,9 @@
 // `logs`: the log of a server, even if it no longer runs, since that is often when the log is needed.
 
 import { existsSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { CommandError, Exit, noGroup } from '../exit-codes.ts'
+import { logsOf } from '../log-place.ts'
 import { HELPERS } from '../output/logbook.ts'
 import { FileTail, lastLines } from '../output/tail.ts'
 import { placesToAsk } from '../run-directory.ts'
@@ -78,7 +79,7 @@ async function logFileOf(line: Line): Promise<string> {
 /** The file that a server which no longer runs has left where its log would be; undefined for none. */
 export function leftLogOf({ flags, modules }: Line): string | undefined {
   const given = givenFor(flags, 'log-file')
-  const places = placesToAsk(modules[0] ?? '', runDirOf(flags)).places.map(({ path }) => join(path, 'millrace.log'))
+  const places = placesToAsk(modules[0] ?? '', runDirOf(flags)).places.flatMap(({ path }) => logsOf(path))
   return [...(given === undefined ? [] : [resolve(given)]), ...places].find((path) => existsSync(path))
 }
 

@@ -15,6 +15,7 @@ import { ControlServer } from '../control/server.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from '../group.ts'
 import { Lock } from '../lock.ts'
+import { recordLog } from '../log-place.ts'
 import type { StartOptions } from '../messages.ts'
 import { Output } from '../output/output.ts'
 import { checkPidFile, removePidFile, writePidFile } from '../pid-file.ts'
@@ -131,7 +132,7 @@ export class Household {
     feedWatchdog(earlier.inheritance.pid)
     this.control?.take(earlier.isGone ? earlier.inheritance.pid : null)
     this.#writePids()
-    this.writeDeclaredPid(settings)
+    this.declare(settings)
     this.#lookAfter()
   }
 
@@ -151,6 +152,7 @@ export class Household {
       if (!(held instanceof Lock)) throw alreadyRunning(held.pid)
       await control.renew()
       for (const path of this.pidFiles) if (!existsSync(path)) writePidFile(path, process.pid)
+      this.recordLog()
       leftovers.forgetWritten()
       this.#master.record()
       log(`${runDir}: somebody has taken files of this server away, they are made anew`)
@@ -187,8 +189,19 @@ export class Household {
     if (pidFile !== '' && !this.pidFiles.has(pidFile)) checkPidFile(pidFile)
   }
 
-  /** Writes the pid file that the code declares, and removes the one that it declared before. */
-  writeDeclaredPid(settings: Settings): void {
+  /** Writes into files what the code declares: where the log is, and the pid where it wants to have it. */
+  declare(settings: Settings): void {
+    this.recordLog()
+    this.#writeDeclaredPid(settings)
+  }
+
+  /** For `logs`, after the end of the server, too. */
+  recordLog(): void {
+    tidy(() => recordLog(this.runDir, this.output?.logPath ?? '')) // a full disk costs only that
+  }
+
+  /** Removes the one that it declared before. */
+  #writeDeclaredPid(settings: Settings): void {
     const before = this.#declaredPid
     const pidFile = this.#declaredIn(settings)
     if (pidFile !== '') this.writePid(pidFile)

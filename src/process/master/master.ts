@@ -233,7 +233,7 @@ export class Master
     this.#household.health.settle(isDone)
     if (!isDone || settings === null) return
     tidy(() => this.#household.output?.configure(settings)) // the old files stay if it fails after all
-    tidy(() => this.#household.writeDeclaredPid(settings))
+    tidy(() => this.#household.declare(settings))
     this.#follow(settings)
   }
 
@@ -267,9 +267,9 @@ export class Master
     const { settings } = described
     if (earlier === null) {
       await this.#household.health.listen(this.healthAddress)
-      this.#household.writeDeclaredPid(settings)
+      this.#household.declare(settings)
       await this.#household.leftovers?.leave(settings.stopTimeoutMs, this.#ended.signal)
-    } else if (this.reign.leads) this.#household.writeDeclaredPid(settings) // the earlier one was killed meanwhile
+    } else if (this.reign.leads) this.#household.declare(settings) // the earlier one was killed meanwhile
     const outlines = outlinesOf(described)
     const keys = outlines.map(({ key }) => key)
     const estates = earlier?.adopt(this.sockets, keys) ?? []

@@ -2,12 +2,13 @@
 // the master through pipes, so that each line gets its worker's name, and files are rotated and limited in one place. A
 // daemon's stdout is discarded, as in Workerman, or goes through the master into a file.
 
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { addon } from '../../addon.ts'
 import { messageOf } from '../../errors.ts'
 import { guardOutput, log, sendLogTo } from '../../log.ts'
 import { nothing } from '../../nothing.ts'
 import type { Settings } from '../group.ts'
+import { defaultLog } from '../log-place.ts'
 import type { LogFormat, StartOptions } from '../messages.ts'
 import type { Child, StdioSource } from '../spawn.ts'
 import { Logbook, type Sink, type SourceName, Tail } from './logbook.ts'
@@ -29,7 +30,7 @@ export class Output {
   constructor(options: StartOptions, isDaemon: boolean, runDir: string, settings: Settings) {
     this.#options = options
     this.#isDaemon = isDaemon
-    this.#defaultLog = isDaemon ? join(runDir, 'millrace.log') : ''
+    this.#defaultLog = isDaemon ? defaultLog(runDir) : ''
     const echo = isDaemon ? null : new Terminal()
     this.#logbook = new Logbook({ format: options.logFormat, file: null, echo })
     guardOutput()

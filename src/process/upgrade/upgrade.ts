@@ -207,6 +207,7 @@ export class Upgrade {
       () => lock.passTo(ownIdentity()),
       () => control.take(successor?.pid),
       ...[...pidFiles].map((path) => () => writePidFile(path, process.pid)),
+      () => this.#household.recordLog(),
     ]
     sockets.own()
     for (const step of steps) tryTo(step)

@@ -1,6 +1,7 @@
 // A streamed answer at the end that produces it; reply-stream.ts is the other end. It sends no more items than the
 // reader has room for.
 
+import type { Readable } from 'node:stream'
 import { stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { nothing } from '../nothing.ts'
@@ -19,6 +20,7 @@ export interface ItemSink {
 const failures = new LimitedLog()
 
 export class StreamSource {
+  readonly #items: AsyncIterable<unknown> & Partial<Pick<Readable, 'on' | 'destroy'>>
   readonly #iterator: AsyncIterator<unknown>
   readonly #call: Call
   readonly #sink: ItemSink
@@ -27,6 +29,9 @@ export class StreamSource {
   #wake = nothing // nobody waits yet
 
   constructor(items: AsyncIterable<unknown>, call: Call, sink: ItemSink) {
+    this.#items = items
+    // A Readable that fails before its first item is asked for, or when nobody asks any more, would end the process.
+    if (typeof this.#items.on === 'function') this.#items.on('error', nothing)
     this.#iterator = items[Symbol.asyncIterator]()
     this.#call = call
     this.#sink = sink
@@ -59,7 +64,7 @@ export class StreamSource {
         this.#sink.item(next.value)
       }
     } finally {
-      if (!isAtEnd) leave(this.#iterator)
+      if (!isAtEnd) this.#leave()
     }
   }
 
@@ -77,21 +82,22 @@ export class StreamSource {
     })
   }
 
+  /** Lets the source clean up, without waiting for it. The iterator of a Readable does so only once it has begun. */
+  #leave(): void {
+    const failed = (error: unknown) => failures.log(`a stream that nobody reads on: ${stackOf(error)}`)
+    try {
+      void Promise.resolve(this.#iterator.return?.()).catch(failed)
+      if (typeof this.#items.destroy === 'function') this.#items.destroy()
+    } catch (error) {
+      failed(error)
+    }
+  }
+
   async #untilRoom(): Promise<void> {
     while (!this.#isOver && (this.#room === 0 || this.#sink.isFull())) {
       await new Promise<void>((resolve) => {
         this.#wake = resolve
       })
     }
-  }
-}
-
-/** Lets the iterator clean up, without waiting for it. */
-function leave(iterator: AsyncIterator<unknown>): void {
-  const failed = (error: unknown) => failures.log(`a stream that nobody reads on: ${stackOf(error)}`)
-  try {
-    void Promise.resolve(iterator.return?.()).catch(failed)
-  } catch (error) {
-    failed(error)
   }
 }

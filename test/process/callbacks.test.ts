@@ -116,10 +116,10 @@ test('a reload waits for its own callback, not for exits that never cease', asyn
     const begun = join(box.directory, 'begun')
     const code = `import { appendFileSync } from 'node:fs'\nappendFileSync(${JSON.stringify(begun)}, '.')`
     const module = box.file('app.mjs', code) // it is about when they are called
-    const settings = { modules: [module], argv: [], user: '', group: '', engine: undefined }
+    const settings = { argv: [], user: '', group: '', engine: undefined }
     const callbacks = new MasterCallbacks(
       settings,
-      ownProgram,
+      () => ({ program: ownProgram(), modules: [module] }),
       () => null,
       () => undefined,
     )

@@ -1,12 +1,12 @@
 // Releases that each have a node_modules of their own (`npm ci` in every folder), and a link to the current one.
 
-import { readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs'
+import { existsSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { messageOf } from '../../src/errors.ts'
 import { version } from '../../src/version.ts'
-import { longTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { packageAt } from '../support/release.ts'
 import { ask, echo, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -14,17 +14,17 @@ import { until } from '../support/until.ts'
 const OTHER = '9.9.9'
 
 /** Unpacks a release with its copy of the package, and makes it the current one. */
-function deploy(box: Sandbox, name: string, copy = version): void {
+function deploy(box: Sandbox, name: string, copy = version, more = ''): void {
   const folder = join(box.directory, 'releases', name)
   packageAt(join(folder, 'node_modules/millrace'), copy)
   box.file(`releases/${name}/package.json`, '{"type":"module"}') // otherwise the repository's own name is nearer
-  box.file(`releases/${name}/app.js`, program(name))
+  box.file(`releases/${name}/app.js`, program(name, more))
   const next = join(box.directory, 'next')
   symlinkSync(folder, next)
   renameSync(next, current(box))
 }
 
-function program(name: string): string {
+function program(name: string, more = ''): string {
   return echo(
     2,
     `
@@ -34,7 +34,8 @@ function program(name: string): string {
       const count = line === 'count' ? await Shared.map('counts').increment('lines') : 0
       connection.send('release ${name} ' + count)
     }
-    Worker.onMasterReload = () => writeFileSync(import.meta.dirname + '/reloaded', '')`,
+    Worker.onMasterReload = () => writeFileSync(import.meta.dirname + '/reloaded', '')
+    ${more}`,
   )
 }
 
@@ -131,6 +132,51 @@ test('another version in the place of the copy that the server runs from is refu
     assert.is((await box.status()).version, OTHER)
     assert.is(await ask(portOf(await box.status()), 'count'), 'release x 1')
     await box.stop()
+  })
+})
+
+/** Callbacks that write which processes have ended, and that the server has, into the folder of their release. */
+const CALLBACKS = `
+  const { appendFileSync } = await import('node:fs')
+  Worker.onWorkerExit = (worker, status, pid) => appendFileSync(import.meta.dirname + '/ended', pid + '\\n')
+  Worker.onMasterStop = () => appendFileSync(import.meta.dirname + '/ended', 'all')`
+
+for (const how of ['restart', 'upgrade', 'stop'] as const)
+  caseTest(how === 'restart')(
+    `at a release with another version of the package, the callbacks of the one before are called: ${how}`,
+    async () => {
+      await inSandbox(async (box) => {
+        const module = moduleOf(box)
+        deploy(box, '1', version, CALLBACKS)
+        succeeded(await box.command('start', '-d', module))
+        const pids = workersOf(await box.status()).map(({ pid }) => String(pid))
+        deploy(box, '2', OTHER, CALLBACKS)
+        succeeded(await box.command(how, ...(how === 'restart' ? ['-d'] : []), module))
+        const last = how === 'upgrade' ? [] : ['all']
+        const ended = join(box.directory, 'releases/1/ended')
+        const all = await until(() => {
+          const lines = existsSync(ended) ? readFileSync(ended, 'utf8').split('\n').filter(Boolean) : []
+          return lines.length === pids.length + last.length && lines
+        }, 20_000)
+        assert.equal(all.toSorted(), [...pids, ...last].toSorted())
+        assert.not.match(box.log(), /: use 'upgrade'/)
+        if (how !== 'stop') await box.stop()
+      })
+    },
+  )
+
+longTest('callbacks whose release is gone, too, are said not to be called', async () => {
+  await inSandbox(async (box) => {
+    const module = moduleOf(box)
+    deploy(box, '1', version, CALLBACKS)
+    succeeded(await box.command('start', '-d', module))
+    deploy(box, '2', OTHER, CALLBACKS)
+    rmSync(join(box.directory, 'releases/1/app.js'))
+    succeeded(await box.command('stop', module))
+    assert.match(
+      box.log(),
+      /onMasterStop: not called: .* is version 9\.9\.9, and this server runs \S+, whose code is gone\n/,
+    )
   })
 })
 

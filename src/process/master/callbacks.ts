@@ -2,23 +2,25 @@
 // run in a process of their own, one at a time, each short-lived and bounded. A callback that hangs or crashes is
 // logged, and the server goes on regardless.
 
+import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
 import { describeExit } from '../exit-codes.ts'
 import type { MasterCallback } from '../group.ts'
 import type { CallbackBoot, MasterCall } from '../messages.ts'
 import type { Output } from '../output/output.ts'
-import { onceEnded, onceUnstarted, type Program, spawnChild } from '../spawn.ts'
+import { onceEnded, onceUnstarted, spawnChild } from '../spawn.ts'
+import type { Code } from './programs.ts'
 
 /** Time to evaluate the modules and to settle. */
 export const CALL_TIMEOUT_MS = 10_000
 /** Limit of queued `onWorkerExit` calls: a group in a crash loop must not fill the memory. */
 const MOST_WAITING = 100
 
-type CallbackSettings = Omit<CallbackBoot, 'role' | 'calls' | 'isLogPiped'>
+type CallbackSettings = Omit<CallbackBoot, 'role' | 'calls' | 'isLogPiped' | 'modules'>
 
 export class MasterCallbacks {
   readonly #settings: CallbackSettings
-  readonly #program: () => Program
+  readonly #code: () => Code
   readonly #output: () => Output | null
   readonly #onSpawn: () => void
   #declared: readonly MasterCallback[] = []
@@ -29,9 +31,10 @@ export class MasterCallbacks {
   /** Pid of the running callback process; 0 for none. */
   pid = 0
 
-  constructor(settings: CallbackSettings, program: () => Program, output: () => Output | null, onSpawn: () => void) {
+  /** @param code what the callbacks are called in; throws a CommandError if there is none */
+  constructor(settings: CallbackSettings, code: () => Code, output: () => Output | null, onSpawn: () => void) {
     this.#settings = settings
-    this.#program = program
+    this.#code = code
     this.#output = output
     this.#onSpawn = onSpawn
   }
@@ -77,22 +80,32 @@ export class MasterCallbacks {
   async #runAll(): Promise<void> {
     while (this.#waiting.length > 0) {
       const all = this.#waiting.splice(0)
-      await this.#run(all.map(({ call }) => call))
+      await this.#runWithCode(all.map(({ call }) => call))
       for (const { settle } of all) settle()
     }
     this.#running = null
   }
 
-  #run(calls: MasterCall[]): Promise<void> {
+  async #runWithCode(calls: MasterCall[]): Promise<void> {
     if (this.#lost > 0) log(`onWorkerExit: ${this.#lost} exits were not told, there were too many`)
     this.#lost = 0
+    let code: Code
+    try {
+      code = this.#code()
+    } catch (error) {
+      return log(`${namesOf(calls)}: not called: ${messageOf(error)}`)
+    }
+    await this.#run(calls, code)
+  }
+
+  #run(calls: MasterCall[], { program, modules }: Code): Promise<void> {
     const output = this.#output()
     const child = spawnChild(
-      { ...this.#settings, role: 'callback', isLogPiped: output?.isLogPiped ?? false, calls },
-      { stdio: output?.stdio ?? ['ignore', 'inherit', 'inherit'], isDetached: true, program: this.#program },
+      { ...this.#settings, modules, role: 'callback', isLogPiped: output?.isLogPiped ?? false, calls },
+      { stdio: output?.stdio ?? ['ignore', 'inherit', 'inherit'], isDetached: true, program: () => program },
     )
     const { process, channel } = child
-    const names = [...new Set(calls.map(({ name }) => name))].join(', ')
+    const names = namesOf(calls)
     output?.attach(child, 'callback')
     this.pid = process.pid ?? 0
     this.#onSpawn()
@@ -119,4 +132,8 @@ export class MasterCallbacks {
       onceEnded(process, (code, signal) => end(failure || (code === 0 ? '' : describeExit(code, signal))))
     })
   }
+}
+
+function namesOf(calls: readonly MasterCall[]): string {
+  return [...new Set(calls.map(({ name }) => name))].join(', ')
 }

@@ -110,10 +110,10 @@ export class Master
     this.#spawner = new WorkerSpawner(this, this.#household, this.leaders)
     this.#takeOver = earlier === null ? null : new TakeOver(this, this.#household, earlier)
     const { modules, argv, user = '', group = '', engine } = options
-    const settings = { modules, argv, user, group, engine }
+    const { programs } = this.#household
     this.#callbacks = new MasterCallbacks(
-      settings,
-      this.#household.programs.ofApp,
+      { argv, user, group, engine },
+      () => programs.ofCallbacks(modules, this.#evaluation.used),
       () => this.#household.output,
       () => this.record(),
     )

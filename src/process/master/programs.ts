@@ -3,11 +3,20 @@
 // version is read anew each time: npm installs another one in the place of the copy that the master was started from.
 
 import { existsSync } from 'node:fs'
+import { codeOf } from '../../errors.ts'
 import { version } from '../../version.ts'
 import { type Copy, copyAround, copyFor } from '../app-copy.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import { realPathOrSelf } from '../paths.ts'
 import { ownProgram, type Program } from '../spawn.ts'
+
+/** What a process runs and evaluates. */
+export interface Code {
+  readonly program: Program
+  readonly modules: readonly string[]
+}
+
+const OTHER_VERSION = 'ERR_OTHER_VERSION'
 
 export class Programs {
   readonly #module: string
@@ -25,8 +34,31 @@ export class Programs {
   readonly ofApp = (): Program => {
     const theirs = this.#isFollowing ? copyFor(this.#module) : null
     const copy = theirs ?? copyAround(this.#ownPath)
-    if (copy !== null && copy.version !== version) throw otherVersion(copy)
+    if (copy !== null && copy.version !== version)
+      throw new CommandError(Exit.Module, `${mismatch(copy)}: use 'upgrade'`, {
+        code: OTHER_VERSION,
+        next: "'millrace upgrade' goes over to that version, and closes no port",
+      })
     return theirs === null || this.#isOwn(theirs) ? this.#own : { ...this.#own, startFile: theirs.startFile }
+  }
+
+  /**
+   * For a process that calls what the code says of this server: the app's code or, when that is for another version of
+   * this package already, the code that runs, if it is still there. Throws a CommandError.
+   * @param modules of the app
+   * @param used real paths of the modules whose code runs
+   */
+  ofCallbacks(modules: readonly string[], used: readonly string[]): Code {
+    try {
+      return { program: this.ofApp(), modules }
+    } catch (error) {
+      if (codeOf(error) !== OTHER_VERSION) throw error
+    }
+    const [first = ''] = used
+    const [now, copy] = [copyFor(this.#module) ?? copyAround(this.#ownPath), copyFor(first)]
+    if (copy?.version === version && used.every((path) => existsSync(path)))
+      return { program: { ...this.#own, startFile: copy.startFile }, modules: used }
+    throw new CommandError(Exit.Module, `${mismatch(now)}, whose code is gone`, { code: OTHER_VERSION })
   }
 
   /**
@@ -44,8 +76,6 @@ export class Programs {
   }
 }
 
-function otherVersion(copy: Copy): CommandError {
-  const message = `${copy.folder} is version ${copy.version}, and this server runs ${version}: use 'upgrade'`
-  const next = "'millrace upgrade' goes over to that version, and closes no port"
-  return new CommandError(Exit.Module, message, { code: 'ERR_OTHER_VERSION', next })
+function mismatch(copy: Copy | null): string {
+  return `${copy?.folder} is version ${copy?.version}, and this server runs ${version}`
 }

@@ -35,6 +35,11 @@ export class Evaluation {
     return described
   }
 
+  /** Real paths of the modules whose code runs. */
+  get used(): readonly string[] {
+    return this.#used
+  }
+
   taken(): void {
     this.#used = this.#coming
   }

@@ -648,13 +648,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   /** The peer expects nothing more, but handlers are at work. */
   #outlivePeer(): void {
     if (this.#state !== State.Established) return
-    this.#abortSignal()
-    this.#finWhenSent()
-  }
-
-  /** Also for a handler that asks for it later. */
-  #abortSignal(): void {
     if (!this.signal.aborted) this.#rare?.aborter?.abort(connectionClosed(this.closeReason))
+    this.#finWhenSent()
   }
 
   [kOffer](message: Out | Encoded, raw: boolean): boolean {
@@ -856,26 +851,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     const unsent = this.#socket.queuedBytes
     this.#more().closeReason ??= error === null ? 'peer' : 'error'
     if (unsent > 0) this.#refuse(`client closed, ${unsent} bytes not sent`, error ?? undefined)
-    if (this.#hasUndelivered) this.#outliveLoss()
-    else this.#drop() // unless onError has done so
-  }
-
-  /**
-   * Received, but a handler or the turn of this connection is awaited. A codec that has stopped by itself, or waits for
-   * room, is in the middle of an answer that nobody will get.
-   */
-  get #hasUndelivered(): boolean {
-    if (this.#state !== State.Established || this.#is(Bit.LastWord) || this.#io.onDrain !== null) return false
-    if ((this.#stops & NOT_DONE & ~Stop.Opening) !== 0) return false
-    return this.#queue.length > 0 || this.#held !== null || this.#is(Bit.Stopped)
-  }
-
-  /** Messages of a peer that has sent FIN are handled; a reset may be only its answer to one of ours. */
-  #outliveLoss(): void {
-    this.#socket.destroy()
-    this.#abortSignal()
-    this.#bits = (this.#bits | Bit.SentFin | Bit.Shut) & ~Bit.FinDue // as if both ends had been sent
-    this[kEnded]()
+    this.#drop() // unless onError has done so
   }
 
   #handshakeFailed(error: SystemError | null): void {
@@ -1300,8 +1276,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   #write(bytes: Encoded, must = false): boolean {
     if (this.#state !== State.Established) return this.#leaveOut(`connection is ${STATUS[this.#state].toLowerCase()}`)
-    if (this.#is(Bit.SentFin))
-      return this.#leaveOut(this.closeReason === 'error' ? 'the peer has gone' : 'connection has sent its end')
+    if (this.#is(Bit.SentFin)) return this.#leaveOut('connection has sent its end')
     const { maxSendBufferSize } = this
     if (!must && this.#socket.hasQueued(maxSendBufferSize) && !this.#is(Bit.Accepted))
       return this.#leaveOut('send buffer full and drop package')

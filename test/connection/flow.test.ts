@@ -264,47 +264,6 @@ test('a WebSocket is not idle while onWebSocketConnect is at work', async () => 
   await until(() => String(wire.written()).startsWith('HTTP/1.1 101 '))
 })
 
-for (const isSlow of [true, false])
-  test(`messages that were received before a reset ${isSlow ? 'wait for handlers' : 'are held back'}, are handled, then onClose runs`, async () => {
-    const gate = deferred()
-    const seen: string[] = []
-    const handle = (connection: AnyConnection, line: string) => {
-      if (line === 'zero' && !isSlow) connection.pauseRecv()
-      else if (line !== 'zero') seen.push(`${line} ${connection.send('ok')}`)
-    }
-    const handleSlowly = async (connection: AnyConnection, line: string) => {
-      await gate.promise
-      handle(connection, line)
-    }
-    const onClose = (connection: AnyConnection) => seen.push(`closed ${connection.closeReason}`)
-    const wire = open(text, { onMessage: isSlow ? handleSlowly : handle, onClose })
-    wire.receive('zero\none\ntwo\nthree\n')
-    wire.reset()
-    assert.equal([seen, wire.connection.getStatus(false)], [[], 'ESTABLISHED'])
-    assert.is(wire.connection.signal.aborted, true)
-    gate.resolve()
-    wire.connection.resumeRecv()
-    await until(() => seen.length === 4)
-    assert.equal(seen, ['one false', 'two false', 'three false', 'closed error'])
-    const messages = wire.errors.map(({ message }) => message)
-    assert.equal(messages, Array(3).fill('the peer has gone'))
-  })
-
-test('a source that was reset with messages that wait for its destination closes when that has had them', () => {
-  const source = open(text)
-  const destination = open(text, { maxSendBufferSize: 4 })
-  source.connection.pipe(destination.connection)
-  destination.connection.pipe(source.connection)
-  destination.hold()
-  source.receive('one\ntwo\n')
-  source.reset()
-  assert.is(source.connection.getStatus(false), 'ESTABLISHED')
-  destination.drain()
-  assert.is(String(destination.written()), 'one\ntwo\n')
-  assert.is(source.connection.getStatus(false), 'CLOSED')
-  assert.is(destination.connection.getStatus(false), 'CLOSED')
-})
-
 test('a message that was taken counts as sent, whatever another connection refuses meanwhile', () => {
   const other = open(text)
   other.connection.destroy()

@@ -576,7 +576,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     const more = this.#more()
     more.waiting ??= new Waiting()
     more.waiting.add({ message, isRaw, size })
-    this.#bits |= Bit.NotSent
+    this.#bits |= Bit.NotSent | Bit.Kept
     if (more.waiting.bytes < this.maxSendBufferSize) return true
     this.#fill()
     return false
@@ -1265,8 +1265,9 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#bits = (this.#bits & ~OF_ONE_SEND) | how
     try {
       const goOn = raw ? this.#sendRaw(message as Encoded) : this.#intoCodecToSend(message as Out)
-      wasAccepted = !this.#is(Bit.NotSent)
-      if (wasAccepted) this.worker.counters.messagesOut++
+      const isSent = !this.#is(Bit.NotSent)
+      wasAccepted = isSent || this.#is(Bit.Kept)
+      if (isSent) this.worker.counters.messagesOut++
       if (isThenable(goOn)) this.#follow(goOn) // of an async send
       return goOn
     } finally {
@@ -1530,7 +1531,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     rare.handshake?.reject(connectionClosed(rare.closeReason))
     rare.handshake = null
     if (this[kSettings].role === 'server') this[kLose]() // of a client they may wait for the next connection
+    const isAtWork = this.#is(Bit.InCodec)
+    this.#bits |= Bit.InCodec // it is let go last of all
     this.#callSettled() // it waits for handlers no longer
+    this.#set(Bit.InCodec, isAtWork)
     const isFilled = this.#is(Bit.Full) && this.#waitingBytes >= this.maxSendBufferSize // also for the next life
     this.#stops &= ~OF_NEXT_LIFE.stops
     this.#bits &= ~OF_NEXT_LIFE.bits

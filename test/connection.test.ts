@@ -1289,7 +1289,7 @@ test('onSettled of a codec is called soon if nothing is in flight, whenever it i
   const work = deferred()
   const protocol = scripted((own) => {
     io = own
-    return { receive: (bytes) => void own.emit(bytes.toString()) }
+    return { receive: (bytes) => void own.emit(bytes.toString()), closed: () => log.push('closed') }
   })
   const wire = open(protocol, { onMessage: () => work.promise })
   const set = (name: string) => Object.assign(io as object, { onSettled: () => log.push(name) })
@@ -1313,11 +1313,12 @@ test('onSettled of a codec is called soon if nothing is in flight, whenever it i
   await until(() => log.length === 3)
   assert.is(log[2], 'behind the handler')
   set('at the end')
+  wire.connection.onClose = () => log.push('onClose')
   wire.connection.destroy()
-  assert.is(log[3], 'at the end') // there is no later moment
+  assert.equal(log.slice(3), ['at the end', 'onClose', 'closed']) // there is no later moment
   set('of a connection that is gone')
   await nextTurn()
-  assert.is(log.length, 4)
+  assert.is(log.length, 6)
 })
 
 test('upgrade gives the connection and the rest of the bytes to another protocol', () => {

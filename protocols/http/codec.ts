@@ -115,7 +115,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
         this.#isFaulty ? 'the client broke the rules, and was told' : 'the last answer of this connection is complete',
       )
     }
-    if (this.#hasEndedEvents && exchange?.isOpen !== true && isPiece(message)) {
+    if (this.#hasEndedEvents && exchange?.takesPieces !== true && isPiece(message)) {
       const isEnd = message instanceof Chunk && message.data.length === 0
       return isEnd || this.io.refuse('its events have ended, since the worker is leaving')
     }

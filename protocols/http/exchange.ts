@@ -171,6 +171,11 @@ export class Exchange {
     return this.#status !== 0
   }
 
+  /** Whether its answer is one in pieces, the last of which has yet to come. */
+  get takesPieces(): boolean {
+    return this.isOpen || this.#early !== null
+  }
+
   get isOpen(): boolean {
     return this.#state === State.Open || this.isRaw
   }
@@ -236,6 +241,8 @@ export class Exchange {
       if (this.#status === 0) return
       this.#state = State.Raw
       this.isLast = true
+      // Without a cookie, if it is new: only its handler could have told the client.
+      if (this.#session !== null) this.#commit(this.#session).catch((error) => this.#host.io.fail(error))
     }
     if (this.#state === State.Raw) this.#sent += encodedSize(bytes)
   }
@@ -316,18 +323,21 @@ export class Exchange {
   }
 
   async #finished(draft: Draft): Promise<Draft> {
-    const { sessions, compress } = this.#host.settings
-    if (this.#session !== null && sessions !== null) {
-      // One that could not be loaded has nothing to store: the handler has the error, and its answer is what it made of
-      // it.
-      const session = await this.#session.catch(nothing)
-      const cookie = session ? await sessions.commit(session, this.request.scheme === 'https') : null
-      if (cookie !== null) {
-        checkField('Set-Cookie', [cookie])
-        draft.lines += `Set-Cookie: ${cookie}\r\n`
-      }
+    const cookie = this.#session === null ? null : await this.#commit(this.#session)
+    if (cookie !== null) {
+      checkField('Set-Cookie', [cookie])
+      draft.lines += `Set-Cookie: ${cookie}\r\n`
     }
-    return compress ? this.#compressed(draft) : draft
+    return this.#host.settings.compress ? this.#compressed(draft) : draft
+  }
+
+  /** Stores a session. Returns the Set-Cookie value that the client must have; null for none. */
+  async #commit(coming: Promise<Session>): Promise<string | null> {
+    // One that could not be loaded has nothing to store: the handler has the error, and its answer is what it made of
+    // it.
+    const session = await coming.catch(nothing)
+    const { sessions } = this.#host.settings
+    return session && sessions !== null ? sessions.commit(session, this.request.scheme === 'https') : null
   }
 
   async #compressed(draft: Draft): Promise<Draft> {

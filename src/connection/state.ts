@@ -92,10 +92,12 @@ export const enum Bit {
   EndTells = 262144,
   /** And it has not been sent to its end yet. */
   Cut = 524288,
+  /** The message being sent is kept for later: it was accepted, though it is not sent yet. */
+  Kept = 1_048_576,
 }
 
 /** Flags of one `send`, which another one within it must not see. */
-export const OF_ONE_SEND = Bit.NotSent | Bit.Accepted
+export const OF_ONE_SEND = Bit.NotSent | Bit.Kept | Bit.Accepted
 
 /**
  * What is set on a client that has closed belongs to its next life: messages that wait for it fill it, a pipe may be

@@ -88,6 +88,15 @@ interface Early {
   isEnded: boolean
 }
 
+/** How a body is sent: flags in one number, since there is an exchange for every request. */
+const enum Body {
+  Chunked = 1,
+  /** Its end is that of the connection, which must not come before. */
+  UntilEnd = 2,
+  /** The pieces of an open answer are not sent: it is one to HEAD, or its status has no body. */
+  Mute = 4,
+}
+
 export class Exchange {
   readonly head: RequestHead
   readonly request: Request
@@ -103,11 +112,7 @@ export class Exchange {
   #state: State = State.Waiting
   #status = 0
   #sent = 0
-  #isChunked = false
-  /** The end of the connection is that of the body, so it must not come before. */
-  #isCutByEnd = false
-  /** The pieces of an open answer are not sent: it is one to HEAD, or its status has no body. */
-  #isMute = false
+  #body = 0
   #session: Promise<Session> | null = null
   #iterator: AsyncIterator<string | Uint8Array> | null = null
   #wake: (() => void) | null = null
@@ -382,20 +387,28 @@ export class Exchange {
     const head = this.#headOf(draft, status, length, hasBody)
     this.#status = status
     this.#close = draft.close
-    this.#isMute = !hasBody
+    if (!hasBody) this.#body |= Body.Mute
     if (isOpen && (hasBody || !isEvents(type))) return this.#open(head, body, type)
     return this.#whole(head, hasBody ? body : null, length)
+  }
+
+  #is(one: Body): boolean {
+    return (this.#body & one) !== 0
+  }
+
+  #untilEnd(): void {
+    this.#body |= Body.UntilEnd
+    this.#host.io.endTells(false)
   }
 
   /** Called as late as possible: whether this answer is the last depends on who reads the request's body by then. */
   #headOf(draft: Draft, status: number, length: number, hasBody: boolean): string {
     const { reason, hasDate, lines, size, body, isOpen, type, isClosing, options } = draft
     const { minorVersion, isKeepAlive } = this.head
-    this.#isChunked = length < 0 && minorVersion === 1 && hasBody
+    if (length < 0 && minorVersion === 1 && hasBody) this.#body |= Body.Chunked
     // So do events without a body: they have no last piece that another request could wait for.
-    const endsWithConnection = length < 0 && !this.#isChunked && (hasBody || (isOpen && isEvents(type)))
-    this.#isCutByEnd = endsWithConnection && !isEvents(type)
-    if (this.#isCutByEnd) this.#host.io.endTells(false)
+    const endsWithConnection = length < 0 && !this.#is(Body.Chunked) && (hasBody || (isOpen && isEvents(type)))
+    if (endsWithConnection && !isEvents(type)) this.#untilEnd()
     this.isLast = isClosing || !this.#host.mayGoOn || !isKeepAlive || endsWithConnection
     return (
       `HTTP/1.1 ${status} ${reason === '' ? (REASONS[status] ?? '') : reason}\r\n` +
@@ -409,7 +422,7 @@ export class Exchange {
     this.#state = State.Open
     this.#noteEvents(type)
     const goOn = this.#host.io.write(wireOf(head), true)
-    return first === null || first.length === 0 || this.#isMute ? goOn : this.#piece(first)
+    return first === null || first.length === 0 || this.#is(Body.Mute) ? goOn : this.#piece(first)
   }
 
   #noteEvents(type: string): void {
@@ -429,7 +442,7 @@ export class Exchange {
   #framing(status: number, length: number, size: number, isEmpty: boolean): string {
     if (status === 204 || (status === 304 && isEmpty)) return ''
     if (status === 205) return 'Content-Length: 0\r\n'
-    if (this.#isChunked) return 'Transfer-Encoding: chunked\r\n'
+    if (this.#is(Body.Chunked)) return 'Transfer-Encoding: chunked\r\n'
     if (length < 0) return ''
     if (!isEmpty || this.head.method !== 'HEAD') return `Content-Length: ${length}\r\n`
     return size < 0 ? '' : `Content-Length: ${size}\r\n` // of the body that GET would have, which may be unknown
@@ -444,7 +457,7 @@ export class Exchange {
       throw new UsageError('ERR_ENCODE', 'an open answer goes on with text, bytes, Chunk or ServerSentEvents')
     if (data.length > 0) {
       if (this.#early !== null) return this.#keep(this.#early, data, message)
-      if (this.#isMute) return true
+      if (this.#is(Body.Mute)) return true
       return this.#isFull(0) ? this.#leaveOut(message) : this.#piece(data)
     }
     this.finish()
@@ -476,7 +489,7 @@ export class Exchange {
     const { pieces, isEnded } = early
     this.#early = null
     if (this.#state !== State.Open) return // events for HEAD
-    if (pieces.length > 0 && !this.#isMute)
+    if (pieces.length > 0 && !this.#is(Body.Mute))
       this.#host.io.write(
         pieces.flatMap((data) => this.#framed(data)),
         true,
@@ -503,7 +516,7 @@ export class Exchange {
   #framed(data: string | Uint8Array): string | Uint8Array | (string | Uint8Array)[] {
     const size = Buffer.byteLength(data)
     this.#sent += size
-    return this.#isChunked ? [`${size.toString(16)}\r\n`, data, '\r\n'] : data
+    return this.#is(Body.Chunked) ? [`${size.toString(16)}\r\n`, data, '\r\n'] : data
   }
 
   /**
@@ -583,13 +596,13 @@ export class Exchange {
 
   #terminate(): void {
     this.#state = State.Done
-    if (this.#isChunked) this.#host.io.write('0\r\n\r\n', true)
+    if (this.#is(Body.Chunked)) this.#host.io.write('0\r\n\r\n', true)
     this.#done()
   }
 
   #done(): void {
     this.#state = State.Done
-    if (this.#isCutByEnd) this.#host.io.endTells(true)
+    if (this.#is(Body.UntilEnd)) this.#host.io.endTells(true)
     this.#signal?.release()
     this.#release()
     const failure = this.#logged()

@@ -262,7 +262,7 @@ test('a start file or a Node that is gone is named, with what brings the server 
   )
 })
 
-test('an ES module that a package.json calls CommonJS, as npm init does, is told how it becomes one', async () => {
+longTest('an ES module that a package.json calls CommonJS, as npm init does, is told how it becomes one', async () => {
   await inSandbox(async (box) => {
     box.file('package.json', '{ "type": "commonjs" }')
     box.file('exporting.js', 'export const name = 1')

@@ -273,17 +273,21 @@ test('a flag without a value, and one that is given twice, is an error', () => {
   assert.is(line('-q', '-q')().flags.quiet, true)
 })
 
-test('the next step after broken code is a command that can help: none after check, logs where there is a log', async () => {
-  await inSandbox(async (box) => {
-    const app = box.file('app.js', echo(1, `worker.count = 'x'`))
-    const next = async (...args: string[]) => /^next: (.*)$/m.exec((await box.command(...args, app)).stderr)?.[1] ?? ''
-    assert.is(await next('check'), 'correct the code')
-    const early = await next('restart')
-    assert.match(early, /^correct the code: .* check .* evaluates it, the lines before this are/)
-    assert.match(await next('start', '-d'), /^correct the code: .* check .* evaluates it, .* logs .* has what/)
-    assert.is((await box.command('logs', app)).code, 0)
-  })
-})
+longTest(
+  'the next step after broken code is a command that can help: none after check, logs where there is a log',
+  async () => {
+    await inSandbox(async (box) => {
+      const app = box.file('app.js', echo(1, `worker.count = 'x'`))
+      const next = async (...args: string[]) =>
+        /^next: (.*)$/m.exec((await box.command(...args, app)).stderr)?.[1] ?? ''
+      assert.is(await next('check'), 'correct the code')
+      const early = await next('restart')
+      assert.match(early, /^correct the code: .* check .* evaluates it, the lines before this are/)
+      assert.match(await next('start', '-d'), /^correct the code: .* check .* evaluates it, .* logs .* has what/)
+      assert.is((await box.command('logs', app)).code, 0)
+    })
+  },
+)
 
 test('the next step names the run directory if the line did, and fits a start that took too long', async () => {
   await inSandbox(async (box) => {

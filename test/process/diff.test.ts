@@ -4,6 +4,7 @@ import { mkdirSync, renameSync, symlinkSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { longTest } from '../support/length.ts'
 import { reload, version } from '../support/reload.ts'
 import { freePort, inSandbox, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 
@@ -88,37 +89,40 @@ test('code that was put in place by a rename, or behind a link, has changed alth
   })
 })
 
-test('processes that a reload has not come to before it was given up are told from those that it has replaced', async () => {
-  await inSandbox(async (box) => {
-    const [one, two] = [await freePort(), await freePort()]
-    const settings = (port: number, broken: number) => box.file('settings.json', JSON.stringify({ port, broken }))
-    const file = settings(one, -1)
-    const module = box.file(
-      'app.js',
-      `import { readFileSync } from 'node:fs'
+longTest(
+  'processes that a reload has not come to before it was given up are told from those that it has replaced',
+  async () => {
+    await inSandbox(async (box) => {
+      const [one, two] = [await freePort(), await freePort()]
+      const settings = (port: number, broken: number) => box.file('settings.json', JSON.stringify({ port, broken }))
+      const file = settings(one, -1)
+      const module = box.file(
+        'app.js',
+        `import { readFileSync } from 'node:fs'
        import { Worker } from 'millrace'
        const { port, broken } = JSON.parse(readFileSync('${file}', 'utf8'))
        const worker = new Worker('text://127.0.0.1:' + port, { name: 'echo', count: 3 })
        worker.onWorkerStart = () => { if (worker.id === broken) throw new Error('planted') }
        Worker.runAll()`,
-    )
-    const addresses = async () => workersOf(await box.status()).map(({ address }) => address)
-    await box.start(module)
-    settings(two, 1)
-    assert.is((await box.command('reload')).code, 6)
-    assert.equal(await addresses(), [`127.0.0.1:${two}`, `127.0.0.1:${one}`, `127.0.0.1:${one}`])
-    assert.equal((await diff(box)).lines, ['echo processes: 2 with the code before -> 3 with this code'])
-    const { stdout } = await box.command('diff')
-    assert.match(stdout, /^next: 'millrace reload' makes it so$/m)
-    const { stdout: status } = await box.command('status')
-    assert.match(status, new RegExp(` 127.0.0.1:${two} +echo +0 .*\n.* 127.0.0.1:${one} +echo +1 `))
-    assert.match(status, /^echo has 2 processes with the code before: a reload was given up on the way$/m)
-    settings(two, -1)
-    await reload(box)
-    assert.equal(await addresses(), Array(3).fill(`127.0.0.1:${two}`))
-    assert.ok((await diff(box)).isSame)
-    await box.stop()
-  })
-})
+      )
+      const addresses = async () => workersOf(await box.status()).map(({ address }) => address)
+      await box.start(module)
+      settings(two, 1)
+      assert.is((await box.command('reload')).code, 6)
+      assert.equal(await addresses(), [`127.0.0.1:${two}`, `127.0.0.1:${one}`, `127.0.0.1:${one}`])
+      assert.equal((await diff(box)).lines, ['echo processes: 2 with the code before -> 3 with this code'])
+      const { stdout } = await box.command('diff')
+      assert.match(stdout, /^next: 'millrace reload' makes it so$/m)
+      const { stdout: status } = await box.command('status')
+      assert.match(status, new RegExp(` 127.0.0.1:${two} +echo +0 .*\n.* 127.0.0.1:${one} +echo +1 `))
+      assert.match(status, /^echo has 2 processes with the code before: a reload was given up on the way$/m)
+      settings(two, -1)
+      await reload(box)
+      assert.equal(await addresses(), Array(3).fill(`127.0.0.1:${two}`))
+      assert.ok((await diff(box)).isSame)
+      await box.stop()
+    })
+  },
+)
 
 test.run()

@@ -69,23 +69,26 @@ test('a command of a file that never calls runAll() fails, and says so', async (
   })
 })
 
-test('a program that uses Workers without runAll() ends as it would: without a command of ours, or after a start', async () => {
-  await inSandbox(async (box) => {
-    const module = box.file('app.js', UNRUN)
-    box.file('helper.js', `import './app.js'\nprocess.exitCode = 3`)
-    box.file('started.js', `${UNRUN}\nawait worker.start({ id: 0, incarnation: 1, sockets: [], tls: {} })`)
-    for (const [args, expected] of [
-      [['app.js'], 0],
-      [['app.js', 'starts'], 0],
-      [['helper.js', 'start'], 3],
-      [['started.js', 'start'], 0],
-      [['-e', `import('${module}')`, 'start'], 0],
-    ] as const) {
-      const { code, stderr } = await run(box, ...args).ended
-      assert.equal([code, stderr], [expected, ''], args.join(' '))
-    }
-  })
-})
+longTest(
+  'a program that uses Workers without runAll() ends as it would: without a command of ours, or after a start',
+  async () => {
+    await inSandbox(async (box) => {
+      const module = box.file('app.js', UNRUN)
+      box.file('helper.js', `import './app.js'\nprocess.exitCode = 3`)
+      box.file('started.js', `${UNRUN}\nawait worker.start({ id: 0, incarnation: 1, sockets: [], tls: {} })`)
+      for (const [args, expected] of [
+        [['app.js'], 0],
+        [['app.js', 'starts'], 0],
+        [['helper.js', 'start'], 3],
+        [['started.js', 'start'], 0],
+        [['-e', `import('${module}')`, 'start'], 0],
+      ] as const) {
+        const { code, stderr } = await run(box, ...args).ended
+        assert.equal([code, stderr], [expected, ''], args.join(' '))
+      }
+    })
+  },
+)
 
 test('it is found by the names that node finds it by', async () => {
   await inSandbox(async (box) => {

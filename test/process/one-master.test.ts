@@ -193,7 +193,7 @@ test('a run directory that somebody takes away is made anew, and commands find t
   })
 })
 
-test('a master whose control socket is gone, and cannot be made anew, is said to be there', async () => {
+longTest('a master whose control socket is gone, and cannot be made anew, is said to be there', async () => {
   await inSandbox(async (box) => {
     const { pid } = await box.start(box.file('app.js', echo(1)))
     chmodSync(box.runDir, 0o755)

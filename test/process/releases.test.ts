@@ -105,35 +105,38 @@ test('a release with another version of the package is refused with the command 
   })
 })
 
-test('another version in the place of the copy that the server runs from is refused, too, until upgrade brings it', async () => {
-  await inSandbox(async (box) => {
-    const copy = join(box.directory, 'node_modules/millrace')
-    packageAt(copy, version)
-    box.file('package.json', '{"type":"module"}')
-    const module = box.file('app.js', program('x'))
-    const own = (...args: string[]) => box.spawn(process.execPath, [join(copy, 'dist/start.js'), ...args]).ended
-    succeeded(await own('start', '-d', module))
-    const before = await box.status()
-    rmSync(copy, { recursive: true })
-    packageAt(copy, OTHER)
-    for (const command of ['reload', 'diff']) {
-      const { code, stdout } = await own(command, '--json', module)
-      assert.equal([code, JSON.parse(stdout).error.code], [6, 'ERR_OTHER_VERSION'])
-    }
-    process.kill(workersOf(await box.status())[0]?.pid ?? 0, 'SIGKILL')
-    const failing = await until(async () => workersOf(await box.status()).find(({ failures }) => failures > 1))
-    assert.match(failing.lastExit, /upgrade/)
-    // The keeper, which the master starts at the first use of a shared map, is one of its processes as well.
-    const closed = await ask(portOf(before), 'count').catch(messageOf)
-    assert.match(closed, 'closed after')
-    assert.match(box.log(), /ERR_OTHER_VERSION|use 'upgrade'/)
-    assert.is((await box.status()).pid, before.pid)
-    succeeded(await own('upgrade', module))
-    assert.is((await box.status()).version, OTHER)
-    assert.is(await ask(portOf(await box.status()), 'count'), 'release x 1')
-    await box.stop()
-  })
-})
+longTest(
+  'another version in the place of the copy that the server runs from is refused, too, until upgrade brings it',
+  async () => {
+    await inSandbox(async (box) => {
+      const copy = join(box.directory, 'node_modules/millrace')
+      packageAt(copy, version)
+      box.file('package.json', '{"type":"module"}')
+      const module = box.file('app.js', program('x'))
+      const own = (...args: string[]) => box.spawn(process.execPath, [join(copy, 'dist/start.js'), ...args]).ended
+      succeeded(await own('start', '-d', module))
+      const before = await box.status()
+      rmSync(copy, { recursive: true })
+      packageAt(copy, OTHER)
+      for (const command of ['reload', 'diff']) {
+        const { code, stdout } = await own(command, '--json', module)
+        assert.equal([code, JSON.parse(stdout).error.code], [6, 'ERR_OTHER_VERSION'])
+      }
+      process.kill(workersOf(await box.status())[0]?.pid ?? 0, 'SIGKILL')
+      const failing = await until(async () => workersOf(await box.status()).find(({ failures }) => failures > 1))
+      assert.match(failing.lastExit, /upgrade/)
+      // The keeper, which the master starts at the first use of a shared map, is one of its processes as well.
+      const closed = await ask(portOf(before), 'count').catch(messageOf)
+      assert.match(closed, 'closed after')
+      assert.match(box.log(), /ERR_OTHER_VERSION|use 'upgrade'/)
+      assert.is((await box.status()).pid, before.pid)
+      succeeded(await own('upgrade', module))
+      assert.is((await box.status()).version, OTHER)
+      assert.is(await ask(portOf(await box.status()), 'count'), 'release x 1')
+      await box.stop()
+    })
+  },
+)
 
 /** Callbacks that write which processes have ended, and that the server has, into the folder of their release. */
 const CALLBACKS = `

@@ -175,7 +175,7 @@ test('restart keeps what the server was started with, unless the line says other
   })
 })
 
-test("restart keeps Node's own flags, unless its line has some", async () => {
+longTest("restart keeps Node's own flags, unless its line has some", async () => {
   await inSandbox(async (box) => {
     const app = box.file(
       'app.js',

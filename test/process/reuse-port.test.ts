@@ -232,20 +232,23 @@ if (addon().sys === null) {
     },
   )
 
-  test('a reload to fewer of them that is given up: all go on taking part, and who crashes comes back', async () => {
-    await inSandbox(async (box) => {
-      const port = portOf(await box.start(box.file('app.js', shared(4))))
-      box.file('app.js', shared(2, SECOND_IS_BROKEN))
-      assert.is((await box.command('reload')).code, 6)
-      await allTakePart(box, port)
-      const lost = workersOf(await box.status())[2]?.pid ?? 0
-      process.kill(lost, 'SIGKILL')
-      await until(async () => workersOf(await box.status())[2]?.pid !== lost)
-      await allReady(box, 4)
-      await allTakePart(box, port)
-      await box.stop()
-    })
-  })
+  longTest(
+    'a reload to fewer of them that is given up: all go on taking part, and who crashes comes back',
+    async () => {
+      await inSandbox(async (box) => {
+        const port = portOf(await box.start(box.file('app.js', shared(4))))
+        box.file('app.js', shared(2, SECOND_IS_BROKEN))
+        assert.is((await box.command('reload')).code, 6)
+        await allTakePart(box, port)
+        const lost = workersOf(await box.status())[2]?.pid ?? 0
+        process.kill(lost, 'SIGKILL')
+        await until(async () => workersOf(await box.status())[2]?.pid !== lost)
+        await allReady(box, 4)
+        await allTakePart(box, port)
+        await box.stop()
+      })
+    },
+  )
 
   for (const command of [['restart', 'echo', '-g'], ['upgrade']]) {
     const title = `${command[0]} to fewer of them, the old ones first: who connects meanwhile waits, and is answered`

@@ -81,25 +81,28 @@ longTest(`a new master that is killed at ${steps.map(([step]) => step).join(', a
   })
 })
 
-test('a master that came by an upgrade, and made its control socket anew, leaves the one of its successor alone', async () => {
-  await inSandbox(async (box) => {
-    const module = box.file('app.js', echo(1, 'worker.drainTimeoutMs = 500'))
-    await box.start(module)
-    const { pid, oldPid } = await upgrade(box, module)
-    await until(() => !lives(oldPid), 20_000)
-    const control = join(box.runDir, 'control.sock')
-    rmSync(control)
-    await until(async () => (await box.status().catch(() => null))?.pid === pid, 20_000)
-    const next = await upgrade(box, module)
-    await until(() => !lives(pid), 20_000)
-    assert.ok(existsSync(control), 'removed by the earlier master') // `#restore` would need up to two seconds
-    assert.is((await box.status()).pid, next.pid)
-    assert.equal(
-      readdirSync(box.runDir).filter((name) => /^control/.test(name)),
-      ['control.sock'],
-    )
-    await box.stop()
-  })
-})
+longTest(
+  'a master that came by an upgrade, and made its control socket anew, leaves the one of its successor alone',
+  async () => {
+    await inSandbox(async (box) => {
+      const module = box.file('app.js', echo(1, 'worker.drainTimeoutMs = 500'))
+      await box.start(module)
+      const { pid, oldPid } = await upgrade(box, module)
+      await until(() => !lives(oldPid), 20_000)
+      const control = join(box.runDir, 'control.sock')
+      rmSync(control)
+      await until(async () => (await box.status().catch(() => null))?.pid === pid, 20_000)
+      const next = await upgrade(box, module)
+      await until(() => !lives(pid), 20_000)
+      assert.ok(existsSync(control), 'removed by the earlier master') // `#restore` would need up to two seconds
+      assert.is((await box.status()).pid, next.pid)
+      assert.equal(
+        readdirSync(box.runDir).filter((name) => /^control/.test(name)),
+        ['control.sock'],
+      )
+      await box.stop()
+    })
+  },
+)
 
 test.run()

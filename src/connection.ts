@@ -978,29 +978,25 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     if (!outer) this.#leaveCodec()
   }
 
-  /** The only call that may occur within another one: a handler answers. What it throws goes to the sender. */
-  #intoCodecToSend(message: Out): boolean {
-    if (this.#is(Bit.InCodec)) return this.#codec.send(message)
+  /**
+   * The only call that may occur within another one: a handler answers. What it throws goes to the sender. Raw bytes
+   * pass a codec that does not ask for them.
+   */
+  #intoCodecToSend(message: Out | Encoded, raw: boolean): boolean {
+    if (raw && this.#codec.sendRaw === undefined) return this.#write(message as Encoded)
+    if (this.#is(Bit.InCodec)) return this.#give(message, raw)
     this.#bits |= Bit.InCodec
     try {
-      return this.#codec.send(message)
+      return this.#give(message, raw)
     } finally {
       this.#leaveCodec()
       this.#continue()
     }
   }
 
-  /** What it throws goes to the sender, as above. */
-  #sendRaw(bytes: Encoded): boolean {
-    if (this.#codec.sendRaw === undefined) return this.#write(bytes)
-    if (this.#is(Bit.InCodec)) return this.#codec.sendRaw(bytes)
-    this.#bits |= Bit.InCodec
-    try {
-      return this.#codec.sendRaw(bytes)
-    } finally {
-      this.#leaveCodec()
-      this.#continue()
-    }
+  #give(message: Out | Encoded, raw: boolean): boolean {
+    const codec = this.#codec
+    return raw && codec.sendRaw !== undefined ? codec.sendRaw(message as Encoded) : codec.send(message as Out)
   }
 
   #leaveCodec(): void {
@@ -1264,7 +1260,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     const outer = this.#bits & OF_ONE_SEND // of an outer send that called back
     this.#bits = (this.#bits & ~OF_ONE_SEND) | how
     try {
-      const goOn = raw ? this.#sendRaw(message as Encoded) : this.#intoCodecToSend(message as Out)
+      const goOn = this.#intoCodecToSend(message, raw)
       const isSent = !this.#is(Bit.NotSent)
       wasAccepted = isSent || this.#is(Bit.Kept)
       if (isSent) this.worker.counters.messagesOut++

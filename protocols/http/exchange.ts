@@ -7,8 +7,9 @@ import { encodedSize, foreignBytes, isChunk } from '../../src/encoded.ts'
 import { type AbortError, UsageError } from '../../src/errors.ts'
 import { nothing } from '../../src/nothing.ts'
 import type { CodecIo, Encoded } from '../../src/protocol.ts'
+import { connectionLine, everydayHead, joined, lengthLine, sizeOf, wireOf } from './answer-bytes.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
-import { type Draft, discard, draftOf, HTML, isSmall, lengthOf, weakened } from './draft.ts'
+import { type Draft, discard, draftOf, isSmall, lengthOf, weakened } from './draft.ts'
 import { draftOfAnswer, draftOfFile } from './drafting.ts'
 import type { RequestHead } from './head.ts'
 import { statusOfRaw } from './raw-answer.ts'
@@ -652,61 +653,8 @@ export function mostQueued({ maxSendBufferSize }: CodecIo<Request>): number {
   return Math.min(MAX_QUEUED, maxSendBufferSize)
 }
 
-/** Answers below this many bytes are joined into one string, so that head and body leave in one piece. */
-const JOINED_BELOW = 16_384
-
-let headDate = ''
-let head = ''
-
-/** The head of a text's answer, up to the number of its bytes. */
-function everydayHead(date: string): string {
-  if (date === headDate) return head
-  headDate = date
-  head = `HTTP/1.1 200 OK\r\nContent-Type: ${HTML}\r\nDate: ${date}\r\nContent-Length: `
-  return head
-}
-
-const LENGTH_LINES: string[] = []
-/** For longer texts, formatting the number is a small part of the work. */
-const MAX_LENGTH_LINES = 1024
-
-function lengthLine(length: number): string {
-  return LENGTH_LINES[length] ?? newLengthLine(length)
-}
-
-/** A separate function: inlined above, V8 would format the number before checking whether it is needed. */
-function newLengthLine(length: number): string {
-  const line = `${length}\r\n\r\n`
-  if (length < MAX_LENGTH_LINES) LENGTH_LINES[length] = line
-  return line
-}
-
-/** Bytes as UTF-8. For short ASCII a loop is faster than the call. */
-function sizeOf(text: string): number {
-  const { length } = text
-  if (length > 12) return Buffer.byteLength(text)
-  for (let at = 0; at < length; at++) if (text.charCodeAt(at) > 0x7f) return Buffer.byteLength(text)
-  return length
-}
-
 function isEvents(type: string): boolean {
   return type.startsWith('text/event-stream')
-}
-
-function connectionLine(word: string, options: string): string {
-  if (options === '') return word === '' ? '' : `Connection: ${word}\r\n`
-  return `Connection: ${word === '' ? options : `${word}, ${options}`}\r\n`
-}
-
-/** Field values are latin1; strings would be sent as UTF-8. */
-function wireOf(head: string): string | Buffer {
-  return /[\x80-\xff]/.test(head) ? Buffer.from(head, 'latin1') : head
-}
-
-function joined(head: string, body: string | Uint8Array): string | (string | Uint8Array)[] {
-  const start = wireOf(head)
-  if (typeof start === 'string' && typeof body === 'string' && body.length < JOINED_BELOW) return start + body
-  return [start, body]
 }
 
 function wrongLength(length: number, how: string): UsageError {

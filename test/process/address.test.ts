@@ -9,7 +9,7 @@ import * as assert from 'uvu/assert'
 import { atLength, caseTest, longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
-import { where, withAddon } from '../support/where.ts'
+import { NO_SUCH_HOST, where, withAddon } from '../support/where.ts'
 
 /** A server of this process, on a port of its own choice when that is 0. */
 async function occupy(
@@ -93,7 +93,7 @@ test('an address of another machine is refused', async () => {
 })
 
 test('a host that nobody knows is refused', async () => {
-  await inSandbox((box) => refused(box, 'text://no-such-host.invalid:0', /getaddrinfo no-such-host\.invalid: E/))
+  await inSandbox((box) => refused(box, `text://${NO_SUCH_HOST}:0`, new RegExp(`getaddrinfo ${NO_SUCH_HOST}: E`)))
 })
 
 const firstFree = Number(readFileSync('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8'))

@@ -39,3 +39,9 @@ export function linkLocal(): string | undefined {
 export const isRoot = process.getuid?.() === 0
 export const asRoot = where(isRoot, 'root')
 export const withAddon = where(addon().sys !== null, 'the addon')
+
+/**
+ * Nobody's name, as a resolver without a network finds out: a label has at most 63 bytes (RFC 1035, section 2.3.4). With
+ * `.invalid`, how long it takes is up to the name server that is asked.
+ */
+export const NO_SUCH_HOST = 'no-such-host'.repeat(6)

@@ -16,14 +16,18 @@ import { DEFAULT_TIMEOUT_MS, PendingRequest, type RequestOptions, rejectLater } 
 import { publishFrame, publishHead } from './publish-frame.ts'
 import { QueuedPublish } from './queued-publish.ts'
 import type { WorkerRef } from './references.ts'
-import { Room, type RoomHost } from './room.ts'
+import { limitsOf, type MailboxLimits, Room } from './room.ts'
 import { separation } from './separation.ts'
 import { SubjectTree } from './subjects.ts'
 import { type Audience, firstOf, type Interest, type InterestChange, type Subscriptions } from './subscriptions.ts'
 import { Undelivered } from './undelivered.ts'
 import { checkSize, cloneOf, HEAD_BYTES, type Packed, pack } from './wire.ts'
 
-export interface HubHost extends RoomHost {
+export interface HubHost extends MailboxLimits {
+  /** What is published here, or waits, has become too much. */
+  onOwnFull(): void
+  /** Half of that is free again. */
+  onOwnDrain(): void
   /** An outbox for every other running process that wants to hear. */
   others(): Outbox[]
   /** This process, as its own handlers see it. */
@@ -95,7 +99,7 @@ export class Hub {
 
   constructor(host: HubHost, own: Subscriptions) {
     this.#host = host
-    this.#room = new Room(host)
+    this.#room = new Room(limitsOf(host), { onFull: () => host.onOwnFull(), onDrain: () => host.onOwnDrain() })
     this.#own = own
     this.#said.set(null, new Map())
     this.#change(null, { adds: own.interests, drops: [] })

@@ -14,6 +14,7 @@ import { Losses, type LossesOwner } from './losses.ts'
 import { type Credentials, type LinkListener, type LinkOwner, OutgoingLink } from './outgoing-link.ts'
 import type { Route } from './peers.ts'
 import { PendingRequest, type RequestOptions } from './pending-request.ts'
+import { Room } from './room.ts'
 import type { Audience } from './subscriptions.ts'
 import { Undelivered } from './undelivered.ts'
 import { type CountedKind, checkSize, encoded, HEAD_BYTES, Kind, type Packed, pack } from './wire.ts'
@@ -111,20 +112,17 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   #aloneSince = Number.NEGATIVE_INFINITY
   #retryTimer = 0
   /** Limits of what may be unsettled, and of one message: the lower of both ends, which may run different code. */
-  #maxMessages: number
-  #maxBytes: number
+  readonly #limits: { maxMessages: number; maxBytes: number }
   #maxSize: number
   /** Address of the process that last announced its leaving. */
   #leftAddress = ''
-  #isFull = false
   #isFlushing = false
   /** Whether a link should exist even with nothing to send. */
   #isWanted = false
   #isClosed = false
   readonly #losses = new Losses(this)
-  /** Number of unsettled messages. */
-  count = 0
-  #bytes = 0
+  /** What is unsettled. */
+  readonly #room: Room
 
   /** @param row undefined while there is no process yet: messages wait for it */
   constructor(
@@ -137,8 +135,8 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   ) {
     this.#host = host
     this.#settings = settings
-    this.#maxMessages = settings.maxMailboxMessages
-    this.#maxBytes = settings.maxMailboxBytes
+    this.#limits = { maxMessages: settings.maxMailboxMessages, maxBytes: settings.maxMailboxBytes }
+    this.#room = new Room(this.#limits, { onFull: () => settings.onFull(this), onDrain: () => settings.onDrain(this) })
     this.#maxSize = settings.maxPackageSize
     this.#row = row
     this.isKnown = true
@@ -146,6 +144,11 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     this.mailbox = mailbox
     this.id = id
     this.name = `worker ${mailbox}:${id}`
+  }
+
+  /** Number of unsettled messages. */
+  get count(): number {
+    return this.#room.count
   }
 
   /** For choosing the least loaded: what it has of ours, and of others as far as it has reported. */
@@ -185,13 +188,13 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
    * accepted and the queue is now full.
    */
   send(message: unknown, whom = Whom.Slot): boolean {
-    return this.#hasRoom() ? this.#post(Kind.Message, message, message, null, whom) : this.#turnAway(message)
+    return this.#room.isFree ? this.#post(Kind.Message, message, message, null, whom) : this.#turnAway(message)
   }
 
   /** Like `send`, for a message that goes to many and is packed once. */
   sendPacked(packed: Packed, message: unknown): boolean {
     const whom = this.isBeside ? Whom.All : Whom.Slot
-    return this.#hasRoom() ? this.#post(Kind.Message, packed, message, null, whom) : this.#turnAway(message)
+    return this.#room.isFree ? this.#post(Kind.Message, packed, message, null, whom) : this.#turnAway(message)
   }
 
   /** Throws UsageError if the message is too large. */
@@ -201,7 +204,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
 
   /** Like `sendPacked`, to the subscribers of a subject. `frame` is written if nothing waits. */
   publish(packed: Packed, frame: Buffer, message: unknown, audience: Audience): boolean {
-    if (!this.#hasRoom()) return this.#turnAway(message)
+    if (!this.#room.isFree) return this.#turnAway(message)
     const link = this.#direct()
     const whom = audience.queues.length === 0 ? Whom.All : Whom.Slot
     return this.#posted(link === null ? this.#wait(packed, message, audience, whom) : link.writeWhole(frame, message))
@@ -209,7 +212,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
 
   /** For a message that this process may subscribe to: it has not said so in its time. */
   miss({ bytes }: Packed, message: unknown): boolean {
-    if (!this.#hasRoom()) return this.#turnAway(message)
+    if (!this.#room.isFree) return this.#turnAway(message)
     const size = bytes.length + HEAD_BYTES
     this.#losses.refuse(message, size)
     return this.#posted(size)
@@ -223,7 +226,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     whom = audience?.isForAll ? Whom.All : Whom.Slot,
   ): PendingRequest {
     const request = new PendingRequest(this.name, options)
-    if (!this.#hasRoom()) request.refuse(this.#noRoom())
+    if (!this.#room.isFree) request.refuse(this.#noRoom())
     if (request.isDone) return request
     try {
       this.#post(audience === null ? Kind.Request : Kind.Publish, message, request, audience, whom)
@@ -233,10 +236,6 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     return request
   }
 
-  #hasRoom(): boolean {
-    return this.count < this.#maxMessages && this.#bytes < this.#maxBytes
-  }
-
   #turnAway(message: unknown): false {
     this.#settings.onSendFail(this.#noRoom(), message, this)
     return false
@@ -244,9 +243,12 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
 
   /** The sender waits for `onDrain` from now on. */
   #noRoom(): PeerError {
-    this.#lookFull()
-    const what = `${this.count} messages, ${this.#bytes} bytes are not settled`
-    return new PeerError('ERR_QUEUE_FULL', `${this.name}: ${what}; wait for onWorkerBufferDrain`, false)
+    this.#room.full()
+    return new PeerError(
+      'ERR_QUEUE_FULL',
+      `${this.name}: ${this.#room.content} are not settled; wait for onWorkerBufferDrain`,
+      false,
+    )
   }
 
   /** Throws UsageError. */
@@ -263,23 +265,13 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   #direct(): OutgoingLink | null {
     const link = this.#link
     if (link === null || !link.isOpen || this.#ahead.size > 0 || this.#waiting.length > 0) return null
-    return link.unsettled < this.#maxMessages ? link : null // a getter may have taken the last place
+    return link.unsettled < this.#limits.maxMessages ? link : null // a getter may have taken the last place
   }
 
   #posted(size: number): boolean {
-    if (++this.count - this.#losses.refused === 1) this.#host.look()
-    this.#bytes += size
-    return !this.#lookFull()
-  }
-
-  /** Whether it is full, which its owner is told of once. */
-  #lookFull(): boolean {
-    if (this.#hasRoom()) return false
-    if (!this.#isFull) {
-      this.#isFull = true
-      this.#settings.onFull(this)
-    }
-    return true
+    this.#room.add(size)
+    if (this.count - this.#losses.refused === 1) this.#host.look()
+    return this.#room.check()
   }
 
   #write(link: OutgoingLink, kind: CountedKind, value: unknown, entry: unknown, audience: Audience | null): number {
@@ -518,8 +510,8 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
 
   #agree({ maxMessages, maxBytes, maxFrameBytes }: Terms): void {
     const { maxMailboxMessages, maxMailboxBytes, maxPackageSize } = this.#settings
-    this.#maxMessages = Math.min(maxMailboxMessages, maxMessages)
-    this.#maxBytes = Math.min(maxMailboxBytes, maxBytes)
+    this.#limits.maxMessages = Math.min(maxMailboxMessages, maxMessages)
+    this.#limits.maxBytes = Math.min(maxMailboxBytes, maxBytes)
     this.#maxSize = Math.min(maxPackageSize, maxFrameBytes)
   }
 
@@ -530,19 +522,19 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     this.#isFlushing = true
     for (; written < waiting.length; written++) {
       const link = this.#link
-      if (link === null || !link.isOpen || this.#ahead.size > 0 || link.unsettled >= this.#maxMessages) break
+      if (link === null || !link.isOpen || this.#ahead.size > 0 || link.unsettled >= this.#limits.maxMessages) break
       this.#writeWaiting(link, waiting[written] as Waiting)
     }
     this.#isFlushing = false
     waiting.splice(0, written)
     this.#watch()
-    this.#lookFull() // the other end may allow less, and what was written may be longer than it was
+    this.#room.check() // the other end may allow less, and what was written may be longer than it was
   }
 
   /** Not after every settled message: waiting ones are written in batches. */
   #goOn(): void {
     if (this.#waiting.length === 0 || this.#isFlushing || this.#link === null) return
-    if (this.#link.unsettled <= this.#maxMessages / 2) this.#flush()
+    if (this.#link.unsettled <= this.#limits.maxMessages / 2) this.#flush()
   }
 
   #writeWaiting(link: OutgoingLink, { value, entry, size, audience, whom, address }: Waiting): void {
@@ -553,7 +545,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     try {
       checkSize(this.name, value, this.#maxSize)
       const kind = audience === null ? plain : Kind.Publish
-      this.#bytes += link.write(kind, value, entry, expiryOf(entry), this.#maxSize, audience) - size
+      this.#room.grow(link.write(kind, value, entry, expiryOf(entry), this.#maxSize, audience) - size)
     } catch (error) {
       if (isRequest)
         entry.fail(error) // it was accepted for a process that allowed more
@@ -563,18 +555,10 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   }
 
   settled(size: number): void {
-    this.count--
-    this.#bytes -= size
+    this.#room.give(size)
     this.#goOn()
-    if (this.#isFull && this.#isLow()) {
-      this.#isFull = false
-      this.#settings.onDrain(this)
-    }
+    this.#room.look()
     if (!this.isBusy) this.#host.look()
-  }
-
-  #isLow(): boolean {
-    return this.count <= this.#maxMessages / 2 && this.#bytes <= this.#maxBytes / 2
   }
 
   leaving(link: OutgoingLink): void {

@@ -1,27 +1,43 @@
-// The bounds of what a process holds by itself, without an outbox: what it has published and receives itself, what
-// waits for the subscriptions of others, and what has come from other machines.
+// How much may be unsettled at a time: of what an outbox or a Cluster has sent, of what a process publishes and receives
+// itself, of what has come to it from other machines. Whoever was refused, or told to stop, waits until half is free.
 
-export interface RoomHost {
+interface RoomLimits {
+  readonly maxMessages: number
+  readonly maxBytes: number
+}
+
+interface RoomOwner {
+  /** It is full. */
+  onFull(): void
+  /** Half of it is free again after that. */
+  onDrain(): void
+}
+
+export interface MailboxLimits {
   readonly maxMailboxMessages: number
   readonly maxMailboxBytes: number
-  /** `take` has returned false. */
-  onOwnFull(): void
-  /** Half of it is free again after that. */
-  onOwnDrain(): void
 }
 
 export class Room {
-  readonly #host: RoomHost
+  readonly #limits: RoomLimits
+  readonly #owner: RoomOwner
   #count = 0
   #bytes = 0
   #isFull = false
 
-  constructor(host: RoomHost) {
-    this.#host = host
+  /** @param limits read anew each time, since they may change */
+  constructor(limits: RoomLimits, owner: RoomOwner) {
+    this.#limits = limits
+    this.#owner = owner
+  }
+
+  /** Number of messages in it. */
+  get count(): number {
+    return this.#count
   }
 
   get isFree(): boolean {
-    return this.#count < this.#host.maxMailboxMessages && this.#bytes < this.#host.maxMailboxBytes
+    return this.#count < this.#limits.maxMessages && this.#bytes < this.#limits.maxBytes
   }
 
   /** In words. */
@@ -29,20 +45,35 @@ export class Room {
     return `${this.#count} messages, ${this.#bytes} bytes`
   }
 
-  /** Returns false when it is full with this one. */
-  take(bytes: number): boolean {
+  /** Call `check` when callbacks may run. */
+  add(bytes: number): void {
     this.#count++
     this.#bytes += bytes
+  }
+
+  /** A message turned out to be so much longer. */
+  grow(bytes: number): void {
+    this.#bytes += bytes
+  }
+
+  /** Returns whether it is free, as `isFree`; whoever is told that it is not waits for `onDrain`. */
+  check(): boolean {
     if (this.isFree) return true
     this.full()
     return false
   }
 
-  /** Something was refused, or will be: its sender waits for `onOwnDrain`. */
+  /** Returns false when it is full with this one. */
+  take(bytes: number): boolean {
+    this.add(bytes)
+    return this.check()
+  }
+
+  /** Something was refused, or will be: its sender waits for `onDrain`. */
   full(): void {
     if (this.#isFull) return
     this.#isFull = true
-    this.#host.onOwnFull()
+    this.#owner.onFull()
   }
 
   /** Call `look` when callbacks may run. */
@@ -52,9 +83,21 @@ export class Room {
   }
 
   look(): void {
-    const { maxMailboxMessages, maxMailboxBytes } = this.#host
-    if (!this.#isFull || this.#count > maxMailboxMessages / 2 || this.#bytes > maxMailboxBytes / 2) return
+    const { maxMessages, maxBytes } = this.#limits
+    if (!this.#isFull || this.#count > maxMessages / 2 || this.#bytes > maxBytes / 2) return
     this.#isFull = false
-    this.#host.onOwnDrain()
+    this.#owner.onDrain()
+  }
+}
+
+/** Of a Worker, which may change them at any time. */
+export function limitsOf(mailbox: MailboxLimits): RoomLimits {
+  return {
+    get maxMessages() {
+      return mailbox.maxMailboxMessages
+    },
+    get maxBytes() {
+      return mailbox.maxMailboxBytes
+    },
   }
 }

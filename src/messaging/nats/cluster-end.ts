@@ -16,7 +16,7 @@ import type { Handler, Mailbox } from '../mailbox.ts'
 import { type Bridge, type BridgeHost, guard, notAWorker } from '../messaging.ts'
 import type { PendingRequest, RequestOptions } from '../pending-request.ts'
 import { type RefHome, type Way, WorkerRef } from '../references.ts'
-import { Room } from '../room.ts'
+import { limitsOf, Room } from '../room.ts'
 import { Stay } from '../stay.ts'
 import { logThrown, type Subscriber } from '../subscriptions.ts'
 import { type AnswersHost, NatsAnswers } from './answers.ts'
@@ -298,7 +298,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   open(host: BridgeHost, mailbox: Mailbox): void {
     this.#host = host
     this.#mailbox = mailbox
-    this.#room = roomOf(host)
+    this.#room = new Room(limitsOf(host), NOBODY_WAITS)
     if (host.hasOwnName && isName(host.name))
       this.#sender = senderOf({
         server: this.#settings.server,
@@ -408,19 +408,8 @@ const NOWHERE: RefHome = {
 }
 const STRANGER = new WorkerRef(NOWHERE, -1)
 
-/** As much as the Worker takes from one process of this machine. Nobody here waits for it to be free again. */
-function roomOf(host: BridgeHost): Room {
-  return new Room({
-    get maxMailboxMessages() {
-      return host.maxMailboxMessages
-    },
-    get maxMailboxBytes() {
-      return host.maxMailboxBytes
-    },
-    onOwnFull: nothing,
-    onOwnDrain: nothing,
-  })
-}
+/** Senders on other machines do not learn that there is room again. */
+const NOBODY_WAITS = { onFull: nothing, onDrain: nothing }
 
 /** A subscriber for a message that nobody awaits an answer to. */
 function logging(handler: Handler): Handler {

@@ -6,9 +6,11 @@ import { codeOf, messageOf, PeerError, type SendError } from '../../errors.ts'
 import { LimitedLog } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { deadlines } from '../../loop/deadlines.ts'
+import { nothing } from '../../nothing.ts'
 import { lost } from '../failures.ts'
 import { Losses, type LossesOwner, TOLD_IN_ONE_TURN } from '../losses.ts'
 import { type Carrier, PendingRequest, type RequestOptions } from '../pending-request.ts'
+import { Room } from '../room.ts'
 import { Asked } from './asked.ts'
 import { Batch } from './batch.ts'
 import { isFailure, isNobody, readFailure, readMessage, writeRemaining } from './headers.ts'
@@ -29,8 +31,6 @@ interface PostSettings {
 }
 
 const HAS_LEFT = 'this process has left'
-/** What may be waiting again when `onDrain` is called. */
-const DRAINED_SHARE = 0.5
 
 export class Post implements Carrier, LossesOwner {
   readonly #link: NatsLink
@@ -51,21 +51,26 @@ export class Post implements Carrier, LossesOwner {
   #isConfirming = false
   #number = 0
   readonly #troubles = new LimitedLog()
-  #isFull = false
   #isClosed = false
+  /** What is unsettled, without answers. */
+  readonly #room: Room
+
   /** Number of unsettled messages, without answers. */
-  count = 0
-  #bytes = 0
+  get count(): number {
+    return this.#room.count
+  }
 
   /** Whether something may still have to leave: answers are not counted. */
   get isBusy(): boolean {
-    return this.count + this.#waiting.size + this.#published.letters.length + this.#confirming.letters.length > 0
+    return this.#room.count + this.#waiting.size + this.#published.letters.length + this.#confirming.letters.length > 0
   }
 
   constructor(link: NatsLink, inbox: string, settings: PostSettings) {
     this.#link = link
     this.#inbox = inbox
     this.#settings = settings
+    const { maxPendingMessages: maxMessages, maxPendingBytes: maxBytes } = settings
+    this.#room = new Room({ maxMessages, maxBytes }, { onFull: nothing, onDrain: () => settings.onDrain() })
     link.subscribe(`${inbox}.*`, '', (message) => this.#answered(message))
   }
 
@@ -73,12 +78,12 @@ export class Post implements Carrier, LossesOwner {
 
   /** To whoever listens; NATS confirms. Returns false to stop until `onDrain`. */
   publish(letter: Letter): boolean {
-    return this.#hasRoom() ? this.#take(letter) : this.#refuse(letter)
+    return this.#room.isFree ? this.#take(letter) : this.#refuse(letter)
   }
 
   /** To one worker, which confirms that it has handled the message. Returns false to stop until `onDrain`. */
   send(letter: Letter, timeoutMs: number): boolean {
-    if (!this.#hasRoom()) return this.#refuse(letter)
+    if (!this.#room.isFree) return this.#refuse(letter)
     letter.pending = new PendingRequest(letter.to, { timeoutMs })
     letter.pending.promise.then(
       () => this.#settle(letter),
@@ -92,7 +97,7 @@ export class Post implements Carrier, LossesOwner {
 
   request(letter: Letter, options: RequestOptions): PendingRequest {
     const pending = new PendingRequest(letter.to, options)
-    if (!this.#hasRoom()) pending.refuse(this.#fullError())
+    if (!this.#room.isFree) pending.refuse(this.#fullError())
     if (pending.isDone) return pending
     letter.pending = pending
     letter.saysRemaining = true
@@ -114,35 +119,26 @@ export class Post implements Carrier, LossesOwner {
     return reply.startsWith(`${this.#inbox}.`)
   }
 
-  #hasRoom(): boolean {
-    const { maxPendingMessages, maxPendingBytes } = this.#settings
-    return this.count < maxPendingMessages && this.#bytes < maxPendingBytes
-  }
-
   #refuse(letter: Letter): false {
-    this.#isFull = true
     this.#settings.onSendFail(this.#fullError(), letter)
     return false
   }
 
+  /** The sender waits for `onDrain` from now on. */
   #fullError(): PeerError {
+    this.#room.full()
     const { maxPendingMessages, maxPendingBytes } = this.#settings
     const limits = `maxPendingMessages ${maxPendingMessages}, maxPendingBytes ${maxPendingBytes}`
-    return new PeerError(
-      'ERR_QUEUE_FULL',
-      `${this.count} messages (${this.#bytes} bytes) are unsettled: ${limits}`,
-      false,
-    )
+    return new PeerError('ERR_QUEUE_FULL', `${this.#room.content} are not settled: ${limits}`, false)
   }
 
   #take(letter: Letter): boolean {
-    this.#bytes += letter.payload.length
+    this.#room.add(letter.payload.length)
     if (letter.owner !== null) letter.owner.count++
-    if (this.count++ === 0) this.#settings.look()
+    if (this.#room.count === 1) this.#settings.look()
     if (this.#isClosed) this.#losses.refuse(letter, 0)
     else this.#post(letter)
-    this.#isFull ||= !this.#hasRoom()
-    return !this.#isFull
+    return this.#room.check()
   }
 
   #post(letter: Letter): void {
@@ -232,13 +228,10 @@ export class Post implements Carrier, LossesOwner {
     letter.isSettled = true
     this.#waiting.delete(letter)
     if (letter.isAnswer) return
-    this.#bytes -= letter.payload.length
+    this.#room.give(letter.payload.length)
     if (letter.owner !== null) letter.owner.count--
-    if (--this.count === 0) this.#settings.look()
-    if (!this.#isFull || this.count > this.#settings.maxPendingMessages * DRAINED_SHARE) return
-    if (this.#bytes > this.#settings.maxPendingBytes * DRAINED_SHARE) return
-    this.#isFull = false
-    this.#settings.onDrain()
+    if (this.#room.count === 0) this.#settings.look()
+    this.#room.look()
   }
 
   /** @param error whose `mayHaveBeenHandled` is false if it is certain */

@@ -6,7 +6,7 @@ import { clients, serveFor, type Unsent, unsentByClients } from './client/client
 import { type ConnectionHost, DEFAULT_LIMITS, kGone, type ProtocolCallbacks } from './connection/host.ts'
 import { type AnyConnection, Connection } from './connection.ts'
 import { newCounters } from './counters.ts'
-import { codeOf, messageOf, quoted, type SendError, SystemError, stackOf, UsageError } from './errors.ts'
+import { codeOf, messageOf, quoted, type SendError, stackOf, UsageError } from './errors.ts'
 import { log } from './log.ts'
 import { apart } from './loop/apart.ts'
 import type { Handler } from './messaging/mailbox.ts'
@@ -23,7 +23,7 @@ import {
   usePeers,
 } from './messaging/messaging.ts'
 import type { WorkerGroup, WorkerRef } from './messaging/references.ts'
-import { type Address, isAnyPort, isSamePlace, isSecureScheme, parseAddress } from './net/address.ts'
+import { type Address, isSecureScheme, parseAddress } from './net/address.ts'
 import { chooseEngine } from './net/engines.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
 import { check } from './options.ts'
@@ -36,7 +36,6 @@ import {
   type PeerNews,
   type ReloadMode,
   registry,
-  type WantedSocket,
 } from './process/group.ts'
 import { awaitRunAll, runAll } from './process/run-all.ts'
 import { checkProtocol, protocolOf } from './protocol/registry.ts'
@@ -47,7 +46,7 @@ import { type AcceptingRole, type AcceptingWorker, Acceptor, type Bound } from '
 import type { Arrival } from './worker/arrival.ts'
 import { rowsOf } from './worker/connection-rows.ts'
 import { Departure, describeWork } from './worker/departure.ts'
-import { Listening } from './worker/listening.ts'
+import { type Listener, Listeners } from './worker/listeners.ts'
 import { type ProxyProtocolOptions, ProxyRules } from './worker/proxied-arrival.ts'
 import { RULES } from './worker/rules.ts'
 import type {
@@ -287,18 +286,14 @@ export class Worker<
     close: () => this.#acceptor.close(),
     tellStop: () => this.#tellStop(),
   })
-  /** For the process's own Worker: the other Workers that listen in this process. */
-  readonly #inner = new Set<Worker<string | undefined, unknown>>()
-  /** The `listen()` calls that `start` waits for, by Worker: a new call replaces one that failed. */
-  readonly #listening = new Map<object, Promise<void>>()
-  /** The address and turn each of them listens at. */
-  readonly #places = new Map<object, WantedSocket>()
-  #ticketKeys = ''
   /** It leaves, and serves somebody who may hear what others publish. */
   #hears = false
   /** `drainTimeoutMs` as it was at the last `describe`. */
   #describedDrainMs = 0
   readonly #acceptor = new Acceptor(erased(this), this.#role())
+  readonly #listener = this.#asListener()
+  /** Of its process, if this is the process's own Worker. */
+  readonly #listeners = new Listeners(this.#listener)
   /** @internal */
   onBurst: (() => void) | null = null
   /** @internal */
@@ -478,14 +473,14 @@ export class Worker<
     this.incarnation = incarnation
     this.#acceptor.endpoint = sockets[0]?.endpoint ?? ''
     own = erased(this)
-    this.#ticketKeys = tls.ticketKeys
-    if (this.#isSecure || this.ssl !== null) this.tls = this.#secured(tls)
+    this.tls = this.#secured(tls)
+    this.#listeners.ticketKeys = tls.ticketKeys
     serveFor(this.#host)
     this.#isMailbox = this.#address === ''
     const all = () => Worker.getAllWorkers().map(erased)
     if (mesh !== undefined) openMesh(this.#messaging, all, mesh, chooseEngine(registry().engine, false).engine)
     await this.onWorkerStart?.(this)
-    await Promise.all(this.#listening.values())
+    await this.#listeners.settled()
     for (const { fd, endpoint } of sockets) await this.listenOn({ fd, expected: endpoint })
     await serveMessages()
   }
@@ -497,8 +492,7 @@ export class Worker<
 
   /** @internal */
   useTickets(keys: string): void {
-    this.#ticketKeys = keys
-    for (const { tls } of [this, ...this.#inner]) tls?.useTickets(keys)
+    this.#listeners.useTickets(keys)
   }
 
   /** @internal */
@@ -537,54 +531,9 @@ export class Worker<
     if (own === null || requestSocket === null)
       throw new UsageError('ERR_NOT_A_WORKER', 'listen() is for worker processes: call it in onWorkerStart')
     try {
-      return this.#listen(own, address, requestSocket)
+      return own.#listeners.listen(this.#listener, address, requestSocket)
     } catch (error) {
       return Promise.reject(error)
-    }
-  }
-
-  #listen(
-    host: Worker<string | undefined, unknown>,
-    address: string,
-    requestSocket: (wanted: WantedSocket) => Promise<GivenSocket>,
-  ): Promise<void> {
-    if (address === '') throw new UsageError('ERR_BAD_ADDRESS', 'listen() needs an address')
-    if (this.#isDeclared && address === this.#address && this.#acceptor.isPaused)
-      return Promise.resolve(this.resumeAccept()) // after `unlisten()`
-    if (this.#acceptor.wanted.address !== '' || this.#acceptor.isListening || this.#isDeclared)
-      throw new UsageError('ERR_LISTENS_ALREADY', 'this Worker has an address already: make another one for a second')
-    if (host.#departure.hasBegun) throw leaving()
-    const admitted = host.#admit(erased(this), address, requestSocket)
-    // A handler may pass it on to where nothing handles it: then this turn ends the process, before it would be ready.
-    const settled = admitted.catch(nextTurn)
-    host.#listening.set(this, admitted) // `start` reports a failure once onWorkerStart has finished
-    return Listening.of(admitted, () => {
-      if (host.#listening.get(this) === admitted) host.#listening.set(this, settled)
-    })
-  }
-
-  async #admit(
-    inner: Worker<string | undefined, unknown>,
-    address: string,
-    requestSocket: (wanted: WantedSocket) => Promise<GivenSocket>,
-  ): Promise<void> {
-    const { wanted: before } = inner.#acceptor
-    const wanted = { address, nth: this.#nextAt(address, inner), turn: 0 }
-    inner.#address = address
-    inner.#acceptor.wanted = wanted
-    this.#places.set(inner, wanted)
-    try {
-      inner.#check() // a bad setting throws here
-      inner.#resolveProtocol()
-      const given = await requestSocket(wanted)
-      if (inner.#acceptor.wanted !== wanted) return given.handle?.close() // `unlisten` was called meanwhile
-      await this.#admitAt(inner, given)
-    } catch (error) {
-      if (inner.#acceptor.wanted !== wanted) return
-      inner.#address = inner.#declared
-      inner.#acceptor.wanted = before
-      this.#places.delete(inner)
-      throw error
     }
   }
 
@@ -594,12 +543,9 @@ export class Worker<
    * be given up by one process: there this does what `pauseAccept` does, and `listen()` what `resumeAccept` does.
    */
   unlisten(): void {
-    if (this.#isDeclared) return this.pauseAccept()
     if (own === null) return
-    own.#listening.delete(this) // a start need not wait for it any more, even if it has failed
-    if (this.#acceptor.wanted.address === '') return
-    this.#acceptor.unlisten()
-    own.#places.delete(this)
+    if (own.#listeners.isDeclared(this.#listener)) return this.pauseAccept()
+    own.#listeners.unlisten(this.#listener)
   }
 
   /**
@@ -628,36 +574,6 @@ export class Worker<
     this.#acceptor.resume()
   }
 
-  /**
-   * Returns the number of the next listener of this process at an address: 0 for the first, more only at port 0. Throws
-   * SystemError if the address is taken.
-   */
-  #nextAt(address: string, inner: object): number {
-    const place = parseAddress(address)
-    const others = [...this.#places.values()].filter((other) => isSamePlace(parseAddress(other.address), place))
-    let nth = 0
-    while (others.some((other) => other.nth === nth)) nth++
-    const isDeclared = inner !== this && this.#declared !== '' && isSamePlace(this.#place, place)
-    if (!isAnyPort(place) && (nth > 0 || isDeclared)) throw new SystemError('EADDRINUSE', 'listen', address)
-    return nth
-  }
-
-  async #admitAt(inner: Worker<string | undefined, unknown>, { handle, endpoint }: GivenSocket): Promise<void> {
-    if (this.#departure.hasBegun) {
-      handle?.close()
-      throw leaving()
-    }
-    if (inner !== (this as unknown)) {
-      inner.id = this.id
-      inner.incarnation = this.incarnation
-      inner.counters = this.counters
-      this.#inner.add(inner)
-    }
-    if (inner.tls === null && (inner.#isSecure || inner.ssl !== null))
-      inner.tls = inner.#secured({ ticketKeys: this.#ticketKeys, files: {} })
-    await inner.listenOn({ handle, expected: endpoint })
-  }
-
   /** @internal Accepts on a socket bound elsewhere. */
   listenOn(source: Bound): Promise<void> {
     return this.#acceptor.listen(source)
@@ -665,7 +581,7 @@ export class Worker<
 
   /** @internal Starts to leave. A second call with a shorter window hurries; both promises then resolve together. */
   async drain(windowMs: number): Promise<void> {
-    await Promise.all([...this.#inner].map((inner) => inner.drain(windowMs)).concat(this.#departure.within(windowMs)))
+    await Promise.all(this.#listeners.all.map(({ departure }) => departure.within(windowMs)))
   }
 
   async #tellStop(): Promise<void> {
@@ -684,7 +600,7 @@ export class Worker<
 
   /** Whether somebody is served here, or about to be. */
   get #isVisited(): boolean {
-    return [this, ...this.#inner].some(({ connections, arrivals }) => connections.size + arrivals.size > 0)
+    return this.#listeners.all.some(({ worker }) => worker.connections.size + worker.arrivals.size > 0)
   }
 
   /** A process that leaves hears what is for all as long as it serves somebody. */
@@ -696,7 +612,7 @@ export class Worker<
 
   /** @internal */
   finish(): number {
-    return Math.max(this.#departure.finish(), ...[...this.#inner].map((inner) => inner.finish()))
+    return Math.max(...this.#listeners.all.map(({ departure }) => departure.finish()))
   }
 
   /** @internal */
@@ -716,14 +632,15 @@ export class Worker<
 
   /** @internal */
   get isConnected(): boolean {
-    return this.connections.size > 0 || [...this.#inner].some(({ isConnected }) => isConnected)
+    return this.#listeners.all.some(({ worker }) => worker.connections.size > 0)
   }
 
   /** @internal */
   disconnect(): void {
-    this.#departure.end()
-    for (const connection of [...this.connections.values()]) apart(destroy, connection)
-    for (const inner of this.#inner) inner.disconnect()
+    for (const { worker, departure } of this.#listeners.all) {
+      departure.end()
+      for (const connection of [...worker.connections.values()]) apart(destroy, connection)
+    }
   }
 
   /** @internal Not `stop`, which is Workerman's for something else. */
@@ -734,18 +651,17 @@ export class Worker<
 
   /** @internal */
   describeWork(): string {
-    return describeWork([this, ...this.#inner].map((one) => one.#departure))
+    return describeWork(this.#listeners.all.map(({ departure }) => departure))
   }
 
   /** @internal */
   listConnections(after: number, limit: number): ConnectionRow[] {
-    return rowsOf([this, ...this.#inner, clients], after, limit)
+    return rowsOf([...this.#listeners.all.map(({ worker }) => worker), clients], after, limit)
   }
 
   /** @internal */
   useShare(connections: number): void {
-    this.#acceptor.share = connections
-    for (const inner of this.#inner) inner.#acceptor.share = connections
+    for (const { acceptor } of this.#listeners.all) acceptor.share = connections
   }
 
   /** @internal */
@@ -790,16 +706,39 @@ export class Worker<
     return erased(this)
   }
 
-  /** The master owned its socket before this process started. */
-  get #isDeclared(): boolean {
-    return this.#declared !== '' && own === (this as unknown)
-  }
-
   get #isSecure(): boolean {
     return this.transport === 'ssl' || isSecureScheme(this.#address)
   }
 
-  #secured(secrets: TlsSecrets): TlsServer {
+  #asListener(): Listener {
+    const worker = this
+    return {
+      worker: erased(worker),
+      acceptor: worker.#acceptor,
+      departure: worker.#departure,
+      get declared() {
+        return worker.#declared
+      },
+      get address() {
+        return worker.#address
+      },
+      set address(address) {
+        worker.#address = address
+      },
+      get place() {
+        return worker.#place
+      },
+      check() {
+        worker.#check()
+        worker.#resolveProtocol()
+      },
+      secured: (secrets) => worker.#secured(secrets),
+    }
+  }
+
+  /** Null for a Worker without TLS. */
+  #secured(secrets: TlsSecrets): TlsServer | null {
+    if (!this.#isSecure && this.ssl === null) return null
     return this.#named(() => new TlsServer(this.ssl ?? {}, secrets))
   }
 
@@ -855,14 +794,6 @@ function argumentsOf(first: unknown, second: unknown): { listen?: string } {
     if (all.listen === undefined || typeof all.listen === 'string') return all as { listen?: string }
   }
   throw new UsageError('ERR_BAD_OPTION', `a Worker takes an address, settings, or both, not ${quoted(first)}`)
-}
-
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve))
-}
-
-function leaving(): UsageError {
-  return new UsageError('ERR_WORKER_STOPPING', 'this process is leaving')
 }
 
 function destroy(connection: AnyConnection): void {

@@ -23,6 +23,11 @@ export interface SocketToBind {
 /**
  * The `sys` part of the addon. All methods throw a SystemError with call and address, or a TypeError for bad arguments.
  */
+export interface AcceptQueue {
+  readonly length: number
+  readonly limit: number
+}
+
 export interface Sys {
   /** Returns a bound socket that is not listening: CLOEXEC, non-blocking, SO_REUSEADDR for TCP. */
   bind(socket: SocketToBind): Descriptor
@@ -43,8 +48,8 @@ export interface Sys {
    * their bind), chosen at random.
    */
   chooseAmong(fd: number, places: readonly number[]): void
-  /** Number of connections in the queue of a listening socket. */
-  pendingConnections(fd: number): number
+  /** How many connections wait in the queue of a listening TCP socket, and how many may. */
+  acceptQueue(fd: number): AcceptQueue
   /** Bytes that the kernel has taken and the peer has not acknowledged. Source: SIOCOUTQ, tcp(7). */
   unacknowledgedBytes(fd: number): number
   /** Sends descriptors with SCM_RIGHTS. Returns how many of the bytes were sent. */

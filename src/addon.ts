@@ -120,7 +120,7 @@ function wrapped(binding: Binding): Sys {
     setKeepAlive: (fd, idleSeconds) => told(at(fd), () => binding.setKeepAlive(fd, idleSeconds)),
     setNoDelay: (fd, isOn) => told(at(fd), () => binding.setNoDelay(fd, isOn)),
     chooseAmong: (fd, places) => told(at(fd), () => binding.chooseAmong(fd, Int32Array.from(places))),
-    pendingConnections: (fd) => told(at(fd), () => binding.pendingConnections(fd)),
+    acceptQueue: (fd) => told(at(fd), () => binding.acceptQueue(fd)),
     unacknowledgedBytes: (fd) => told(at(fd), () => binding.unacknowledgedBytes(fd)),
     sendDescriptors: (socket, bytes, fds) =>
       told(at(socket), () => binding.sendDescriptors(socket, bytes, Int32Array.from(fds))),

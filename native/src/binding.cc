@@ -176,10 +176,16 @@ Napi::Value ChooseAmong(const Napi::CallbackInfo& info) {
   return Answer(info.Env(), choose_among(fd, {places.begin(), places.end()}));
 }
 
-Napi::Value PendingConnections(const Napi::CallbackInfo& info) {
+Napi::Value AcceptQueueOf(const Napi::CallbackInfo& info) {
   Arguments args(info);
   int fd = args.Descriptor("fd");
-  return args.ok() ? Answer(info.Env(), pending_connections(fd)) : info.Env().Undefined();
+  if (!args.ok()) return info.Env().Undefined();
+  Result<AcceptQueue> result = accept_queue(fd);
+  if (!result.ok()) return throw_failure(info.Env(), result.failure);
+  Napi::Object queue = Napi::Object::New(info.Env());
+  queue.Set("length", result.value.length);
+  queue.Set("limit", result.value.limit);
+  return queue;
 }
 
 Napi::Value UnacknowledgedBytes(const Napi::CallbackInfo& info) {
@@ -326,7 +332,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   Export<SetKeepAlive>(exports, "setKeepAlive");
   Export<SetNoDelay>(exports, "setNoDelay");
   Export<ChooseAmong>(exports, "chooseAmong");
-  Export<PendingConnections>(exports, "pendingConnections");
+  Export<AcceptQueueOf>(exports, "acceptQueue");
   Export<UnacknowledgedBytes>(exports, "unacknowledgedBytes");
   Export<SendDescriptors>(exports, "sendDescriptors");
   Export<ReceiveDescriptors>(exports, "receiveDescriptors");

@@ -210,12 +210,12 @@ Outcome choose_among(int fd, const std::vector<uint32_t>& places) {
   return Outcome::of({});
 }
 
-/** For a listening socket, the kernel reports the length of the accept queue in tcpi_unacked. */
-Result<uint32_t> pending_connections(int fd) {
+/** For a listening socket, the kernel reports its accept queue in two fields that have another meaning for connections. */
+Result<AcceptQueue> accept_queue(int fd) {
   tcp_info info{};
   socklen_t length = sizeof(info);
-  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return Result<uint32_t>::fail(errno, "getsockopt");
-  return Result<uint32_t>::of(info.tcpi_unacked);
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return Result<AcceptQueue>::fail(errno, "getsockopt");
+  return Result<AcceptQueue>::of({info.tcpi_unacked, info.tcpi_sacked});
 }
 
 Result<uint32_t> unacknowledged_bytes(int fd) {
@@ -228,7 +228,7 @@ Result<uint32_t> unacknowledged_bytes(int fd) {
 
 Outcome choose_among(int, const std::vector<uint32_t>&) { return Outcome::fail(ENOTSUP, "setsockopt"); }
 
-Result<uint32_t> pending_connections(int) { return Result<uint32_t>::fail(ENOTSUP, "getsockopt"); }
+Result<AcceptQueue> accept_queue(int) { return Result<AcceptQueue>::fail(ENOTSUP, "getsockopt"); }
 
 Result<uint32_t> unacknowledged_bytes(int) { return Result<uint32_t>::fail(ENOTSUP, "ioctl"); }
 

@@ -42,8 +42,12 @@ Outcome set_keep_alive(int fd, int idle_seconds);
 Outcome set_no_delay(int fd, bool is_on);
 /** New connections go to the sockets at these places of fd's SO_REUSEPORT group, at random. Linux only. */
 Outcome choose_among(int fd, const std::vector<uint32_t>& places);
-/** How many connections wait to be accepted. Linux only. */
-Result<uint32_t> pending_connections(int fd);
+struct AcceptQueue {
+  uint32_t length = 0;
+  uint32_t limit = 0;
+};
+/** How many connections wait to be accepted, and may. Linux only. */
+Result<AcceptQueue> accept_queue(int fd);
 /** How many bytes the kernel has taken and the peer has not acknowledged. Linux only. */
 Result<uint32_t> unacknowledged_bytes(int fd);
 

@@ -1,5 +1,6 @@
-// How much may be unsettled at a time: of what an outbox or a Cluster has sent, of what a process publishes and receives
-// itself, of what has come to it from other machines. Whoever was refused, or told to stop, waits until half is free.
+// How much may be unsettled at a time: of what an outbox or a Cluster has sent, of what a process publishes and
+// receives itself, of what has come to it from other machines. Whoever was refused, or told to stop, waits until half
+// is free.
 
 interface RoomLimits {
   readonly maxMessages: number

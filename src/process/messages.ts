@@ -195,6 +195,11 @@ export interface Report {
   readonly work: string
   /** The longest delay of the event loop since the last report, ms; 0 unless it is watched. */
   readonly lagMs: number
+  /**
+   * Share of the time since the last report in which the event loop was busy, 0 to 1. An earlier version does not
+   * report it.
+   */
+  readonly utilization?: number
   readonly isInspected: boolean
 }
 

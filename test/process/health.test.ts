@@ -11,6 +11,7 @@ import { probe } from '../support/probe.ts'
 import { reload } from '../support/reload.ts'
 import { ask, Client, echo, freePort, inSandbox, portOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
+import { withAddon } from '../support/where.ts'
 
 async function judged(to: number | string, path: string): Promise<HealthAnswer & { code: number }> {
   const { code, body } = await probe(to, path)
@@ -88,6 +89,28 @@ test('only GET and HEAD, only its pages, and whoever says nothing, too much or n
   })
 })
 
+withAddon('metrics: how many connections wait to be accepted, and may, and how busy the event loop is', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'health.sock')
+    const more = `worker.backlog = 7; worker.reusePort = true
+      worker.onWorkerStart = () => { worker.pauseAccept(); process.on('SIGUSR2', () => worker.resumeAccept()) }`
+    const port = portOf(await box.start(box.file('app.js', echo(1, more)), '--health', `unix://${path}`))
+    const labels = `group="echo",worker="0",listener="127.0.0.1:${port}"`
+    const shows = async (line: string) => (await probe(path, '/metrics')).body.includes(`\n${line}\n`)
+    await until(() => shows(`millrace_accept_queue_limit{${labels}} 7`))
+    await until(() => shows(`millrace_accept_queue_length{${labels}} 0`))
+    const clients = [await Client.connect(port), await Client.connect(port)]
+    await until(() => shows(`millrace_accept_queue_length{${labels}} 2`))
+    process.kill((await box.status()).groups[0]?.workers[0]?.pid ?? 0, 'SIGUSR2')
+    await until(() => shows(`millrace_accept_queue_length{${labels}} 0`))
+    const { body } = await probe(path, '/metrics')
+    const [, busy] = /^millrace_worker_event_loop_utilization\{group="echo",worker="0"\} (\S+)$/m.exec(body) ?? []
+    assert.ok(Number(busy) > 0 && Number(busy) < 1, body)
+    for (const client of clients) client.close()
+    await box.stop()
+  })
+})
+
 test('metrics: what all processes have counted, the dead ones too, in both formats', async () => {
   await inSandbox(async (box) => {
     const path = join(box.directory, 'health.sock')
@@ -116,6 +139,7 @@ test('metrics: what all processes have counted, the dead ones too, in both forma
       `millrace_connections{group="${name}",worker="0"} 0`,
       `millrace_worker_restarts_total{group="${name}",reason="exit 9"} 1`,
       'millrace_metrics_missing_workers 0',
+      `millrace_worker_state{group="${name}",worker="0",state="ready"} 1`,
     ])
       assert.ok(lines.includes(line), `${line} in\n${metrics.body}`)
     assert.not.match(metrics.body, /^millrace_last_reload_success /m)

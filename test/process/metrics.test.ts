@@ -61,4 +61,11 @@ test('a group that somebody has stopped lacks nothing', () => {
   assert.match(renderMetrics(all, false), /^millrace_metrics_missing_workers 2$/m)
 })
 
+test('each slot says what it is doing', () => {
+  const all = seen({ name: 'a', listen: '' })
+  assert.match(renderMetrics(all, false), /^millrace_worker_state\{group="a",worker="1",state="waiting"\} 1$/m)
+  all.groups[0]?.stop()
+  assert.match(renderMetrics(all, false), /^millrace_worker_state\{group="a",worker="1",state="stopped"\} 1$/m)
+})
+
 test.run()

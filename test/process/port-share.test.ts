@@ -30,10 +30,10 @@ function scene(count: number): Scene {
   const group = new GroupState(blueprint)
   const sys = {
     chooseAmong: (_fd: number, places: number[]) => void told.push(`choose ${places}`),
-    pendingConnections: (fd: number) => {
-      const left = pending.get(fd) ?? 0
-      pending.set(fd, Math.max(0, left - 1))
-      return left
+    acceptQueue: (fd: number) => {
+      const length = pending.get(fd) ?? 0
+      pending.set(fd, Math.max(0, length - 1))
+      return { length, limit: 128 }
     },
   } as unknown as Sys
   const share = new PortShare(group, { sys } as ConstructorParameters<typeof PortShare>[1])

@@ -91,6 +91,7 @@ class WorkerLife {
   readonly #earlyNews: PeerNews[] = []
   #lastRequest = 0
   readonly #lag = new LoopLag()
+  #loopBefore = performance.eventLoopUtilization()
   readonly #requests = new Map<number, Deferred<GivenSocket>>()
   /** Turns whose socket has arrived. */
   readonly #standIns = new Set<number>()
@@ -316,8 +317,11 @@ class WorkerLife {
     const { counters } = this.#group
     this.#memory = residentBytes() ?? this.#memory
     const lagMs = this.#lag.take()
-    const report = { counters, memory: this.#memory, timers: Timer.count, work, lagMs, isInspected: isInspected() }
-    this.#channel.send({ type: 'report', report })
+    const loop = performance.eventLoopUtilization()
+    const { utilization } = performance.eventLoopUtilization(loop, this.#loopBefore)
+    this.#loopBefore = loop
+    const own = { memory: this.#memory, timers: Timer.count, work, lagMs, utilization }
+    this.#channel.send({ type: 'report', report: { counters, ...own, isInspected: isInspected() } })
   }
 }
 

@@ -115,7 +115,7 @@ export class PortShare {
     for (let waited = 0; waited < LONGEST_WAIT_MS && empty < EMPTY_LOOKS; waited += LOOK_EVERY_MS) {
       await sleep(LOOK_EVERY_MS)
       try {
-        empty = this.#sys.pendingConnections(socket.fd) === 0 ? empty + 1 : 0
+        empty = this.#sys.acceptQueue(socket.fd).length === 0 ? empty + 1 : 0
       } catch {
         return // EBADF: the server is stopping
       }

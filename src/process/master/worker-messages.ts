@@ -26,8 +26,8 @@ export function isWellFormed(message: FromChild): boolean {
 }
 
 /** A worker of a later version may have other counters. */
-function isReport({ counters, memory, timers, work, lagMs }: Fields): boolean {
-  const numbers = [memory, timers, lagMs, ...(isObject(counters) ? Object.values(counters) : [null])]
+function isReport({ counters, memory, timers, work, lagMs, utilization = 0 }: Fields): boolean {
+  const numbers = [memory, timers, lagMs, utilization, ...(isObject(counters) ? Object.values(counters) : [null])]
   return numbers.every(isNumber) && typeof work === 'string'
 }
 

@@ -2,7 +2,10 @@
 // scrape reads memory and asks no worker. Counts of ended processes stay included, so no counter falls while its slot
 // exists. A silent worker is counted as such, with its last numbers. Labels: group and slot, never a pid.
 
+import { addon } from '../../addon.ts'
+import type { AcceptQueue } from '../../addon-types.ts'
 import type { Counters } from '../../counters.ts'
+import type { BoundSocket } from '../../net/bound-socket.ts'
 import { version } from '../../version.ts'
 import type { GroupState } from '../master/group-state.ts'
 import type { Slot } from '../master/slot.ts'
@@ -10,8 +13,15 @@ import { HUNG_AFTER_MS } from '../messages.ts'
 import type { ReloadCounts } from '../upgrade/inheritance.ts'
 import type { Events } from './events.ts'
 import { groupHealth, type Seen } from './readiness.ts'
+import { stateOfSlot } from './status.ts'
 
 type Labels = Readonly<Record<string, string>>
+
+interface SlotSeen {
+  readonly group: GroupState
+  readonly slot: Slot
+  readonly labels: Labels
+}
 
 interface Family {
   readonly name: string
@@ -116,6 +126,13 @@ function familiesOf(all: readonly GroupState[]): Family[] {
       'Resident set.',
       slots.map(({ slot, labels }) => [labels, memoryOf(slot)]),
     ),
+    gauge('worker_state', 'What each worker is doing, as in `status`.', slots.map(stateSample)),
+    gauge(
+      'worker_event_loop_utilization',
+      'Share of the last second in which the event loop was busy.',
+      slots.flatMap(loopSample),
+    ),
+    ...acceptQueues(groups),
     gauge(
       'connections',
       'Open connections.',
@@ -156,6 +173,53 @@ function counter(name: string, help: string, samples: Family['samples']): Family
 
 function info(name: string, help: string, labels: Labels): Family {
   return { name, type: 'info', help, samples: [[labels, 1]] }
+}
+
+function stateSample({ group, slot, labels }: SlotSeen): Family['samples'][number] {
+  return [{ ...labels, state: stateOfSlot(group, slot) ?? 'stopped' }, 1]
+}
+
+function loopSample({ slot, labels }: SlotSeen): Family['samples'] {
+  const utilization = slot.current?.report.utilization
+  return utilization === undefined ? [] : [[labels, utilization]]
+}
+
+/**
+ * Of TCP sockets on Linux, with the addon: others have no such queue, or do not say. A queue that grows is the first
+ * sign of overload.
+ */
+function acceptQueues(groups: readonly GroupState[]): Family[] {
+  const listening = groups.filter(({ isStopped }) => !isStopped)
+  const queues = listening.flatMap((group) => {
+    const { sockets, declaration } = group.blueprint
+    return [...sockets, ...group.inner.values()].flatMap((socket, place) => {
+      const queue = queueOf(socket)
+      const worker = declaration.reusePort && place < sockets.length ? { worker: String(place) } : {} // each has its own
+      return queue === null ? [] : [{ labels: { ...labelsOf(group), ...worker, listener: socket.endpoint }, queue }]
+    })
+  })
+  return [
+    gauge(
+      'accept_queue_length',
+      'Connections that wait to be accepted.',
+      queues.map(({ labels, queue }) => [labels, queue.length]),
+    ),
+    gauge(
+      'accept_queue_limit',
+      'How many may wait.',
+      queues.map(({ labels, queue }) => [labels, queue.limit]),
+    ),
+  ]
+}
+
+function queueOf({ fd }: BoundSocket): AcceptQueue | null {
+  const { sys } = addon()
+  if (sys === null || fd < 0) return null
+  try {
+    return sys.acceptQueue(fd)
+  } catch {
+    return null // EOPNOTSUPP: no TCP
+  }
 }
 
 function memoryOf({ processes }: Slot): number {

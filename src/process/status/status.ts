@@ -197,6 +197,12 @@ function stateOfGroup(group: GroupState): GroupStatus['state'] {
   return group.isReady ? 'running' : 'degraded'
 }
 
+/** What a slot's process is doing, as far as the master knows without asking it. */
+export function stateOfSlot(group: GroupState, slot: Slot): WorkerState | undefined {
+  const silent = new Set(slot.processes.filter(({ silentMs }) => silentMs > HUNG_AFTER_MS))
+  return slotStatus(group, slot, silent)[0]?.state
+}
+
 function slotStatus(group: GroupState, slot: Slot, silent: ReadonlySet<WorkerHandle>): WorkerStatus[] {
   const rows = slot.processes.map((handle) => processStatus(slot, handle, !silent.has(handle)))
   const isEmpty = slot.current === null && slot.next === null && !slot.isHeld

@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path'
 import { build } from 'esbuild'
 import { common, oneToOne, swap } from './esbuild.mjs'
 import { filesIn, root, sourcesIn } from './files.mjs'
+import { importsOf } from './imports.mjs'
 
 /**
  * Code that never meets in one process, or shares nothing there, gets a bundle of its own, so that each process loads
@@ -88,6 +89,18 @@ async function examples() {
 function declarations() {
   const tsc = join(root, 'node_modules/typescript/bin/tsc')
   execFileSync(process.execPath, [tsc, '-p', 'tsconfig.types.json', '--outDir', fresh], { cwd: root, stdio: 'inherit' })
+  const wanted = new Set(['src/index.d.ts', 'src/testing.d.ts'])
+  for (const path of wanted) for (const next of namedBy(path)) wanted.add(next)
+  for (const path of filesIn('', fresh).filter((file) => file.endsWith('.d.ts') && !wanted.has(file)))
+    for (const unused of [path, `${path}.map`]) rmSync(join(fresh, unused))
+}
+
+/** The declarations that a declaration imports. Most of ours belong to code that has no part in the public types. */
+function namedBy(path) {
+  const found = importsOf(readFileSync(join(fresh, path), 'utf8'))
+  return found
+    .filter(({ specifier }) => specifier.startsWith('.'))
+    .map(({ specifier }) => join(dirname(path), specifier.replace(/\.ts$/, '.d.ts')))
 }
 
 /** The package's bin must be executable and name its interpreter. */

@@ -1,5 +1,7 @@
 // What `/metrics` makes of groups that the master knows; health.test.ts asks a real server.
 
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Counters, newCounters } from '../../src/counters.ts'
@@ -9,6 +11,7 @@ import { keysOf, mailboxesOf } from '../../src/process/messages.ts'
 import { Events } from '../../src/process/status/events.ts'
 import { ReloadTally, renderMetrics } from '../../src/process/status/metrics.ts'
 import type { Seen } from '../../src/process/status/readiness.ts'
+import { root } from '../tooling/support.ts'
 
 function seen(...declared: { name: string; listen: string }[]): Seen {
   const mailboxes = mailboxesOf(declared)
@@ -59,6 +62,20 @@ test('a group that somebody has stopped lacks nothing', () => {
   assert.match(renderMetrics(all, false), /^millrace_metrics_missing_workers 4$/m)
   all.groups[1]?.stop()
   assert.match(renderMetrics(all, false), /^millrace_metrics_missing_workers 2$/m)
+})
+
+test('OPERATING.md lists each metric that there is, and no other', () => {
+  const paper = readFileSync(join(root, 'OPERATING.md'), 'utf8').split('## Metrics')[1] ?? ''
+  const rows = paper.split('\n').flatMap((line) => /^\| (`[a-z_`, ]+`) \| (?:gauge|counter) \|/.exec(line)?.[1] ?? [])
+  const listed = rows.flatMap((cell) => [...cell.matchAll(/`(\w+)`/g)].map(([, name]) => name))
+  const shown = renderMetrics(seen({ name: 'a', listen: '' }), true)
+  const families = [...shown.matchAll(/^# TYPE millrace_(\w+) (\w+)$/gm)]
+  assert.equal(
+    listed.sort(),
+    families
+      .map(([, name, type]) => (type === 'counter' ? `${name}_total` : type === 'info' ? `${name}_info` : name))
+      .sort(),
+  )
 })
 
 test('each slot says what it is doing', () => {

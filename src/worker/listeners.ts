@@ -152,5 +152,5 @@ function nextTurn(): Promise<void> {
 }
 
 function leaving(): UsageError {
-  return new UsageError('ERR_WORKER_STOPPING', 'this process is leaving')
+  return new UsageError('ERR_TOO_LATE', 'listen(): this process is leaving')
 }

@@ -17,6 +17,7 @@ import { codeOf, SystemError } from '../errors.ts'
 import { nothing } from '../nothing.ts'
 import type { Handle } from '../transport.ts'
 import type { Address } from './address.ts'
+import { kernelBacklog } from './backlog.ts'
 
 /** Returned by `_createServerHandle`: Node's TCP or Pipe wrap. */
 interface ServerHandle extends Handle {
@@ -74,12 +75,9 @@ function listening(sys: Sys, wanted: SocketToBind, backlog: number): BoundSocket
   }
 }
 
-/** The kernel caps it anyway. */
-const MAX_BACKLOG = 2 ** 31 - 1
-
 function listen(sys: Sys, { fd }: Descriptor, backlog: number, endpoint: string): void {
   try {
-    sys.listen(fd, Math.min(Math.trunc(backlog), MAX_BACKLOG))
+    sys.listen(fd, kernelBacklog(backlog))
   } catch (error) {
     throw new SystemError(codeOf(error), 'listen', endpoint, { cause: error })
   }

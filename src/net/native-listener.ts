@@ -8,6 +8,7 @@ import { codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import type { Accept, Listener, ListenSource, SocketEvents } from '../transport.ts'
+import { kernelBacklog } from './backlog.ts'
 import { scarceFrom } from './descriptors.ts'
 import type { Engine } from './native-engine.ts'
 import { NativeSocket, type Owner, Pair } from './native-socket.ts'
@@ -130,7 +131,7 @@ function listenOn(sys: Sys, fd: number, { backlog, expected }: ListenSource): st
   // Never serve at an address we were not asked for: see bound-socket.ts.
   if (!isThere) throw new SystemError('EADDRINUSE', 'listen', expected)
   try {
-    sys.listen(fd, backlog)
+    sys.listen(fd, kernelBacklog(backlog))
   } catch (error) {
     throw new SystemError(codeOf(error), 'listen', expected, { cause: error })
   }

@@ -30,6 +30,7 @@ import {
   type Tls,
   type Transport,
 } from '../transport.ts'
+import { kernelBacklog } from './backlog.ts'
 import { areDescriptorsScarce, descriptorOf, isLackOfDescriptors, scarceFrom } from './descriptors.ts'
 import { dial } from './dial.ts'
 import { Guest } from './isolation.ts'
@@ -81,7 +82,7 @@ function listen(source: ListenSource, accept: Accept): Promise<Listener> {
       acceptErrors.log(`accept on ${source.expected}: ${error.message}`) // EMFILE: the server stays up
       if (isLackOfDescriptors(error)) source.onScarce?.()
     })
-    server.listen(source.handle ?? { fd: source.fd }, source.backlog, () => {
+    server.listen(source.handle ?? { fd: source.fd }, kernelBacklog(source.backlog), () => {
       const address = server.address()
       isTcp = address !== null && typeof address !== 'string'
       if (isAt(address, source.expected)) return resolve(opened(server, source))

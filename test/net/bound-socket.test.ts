@@ -22,6 +22,7 @@ import { addon } from '../../src/addon.ts'
 import { SystemError } from '../../src/errors.ts'
 import { parseAddress } from '../../src/net/address.ts'
 import { type BoundSocket, bindShared, bindSocket, fileId, removeStaleSocket } from '../../src/net/bound-socket.ts'
+import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { Worker } from '../../src/worker.ts'
 import { Client, whereIs, withPath } from '../support/tcp.ts'
@@ -120,9 +121,19 @@ withAddon('who binds also listens: a second server is refused there, and who con
   })
 })
 
-test('a backlog of any size is taken', async () => {
-  const bound = await bindSocket(parseAddress('tcp://127.0.0.1:0'), 1e300)
-  bound.close()
+test('a backlog of any size is taken, by the master and by each engine', async () => {
+  const { sys } = addon()
+  for (const backlog of [1e300, 2 ** 32, 2 ** 31, 511.5]) {
+    for (const engine of [nodeEngine, nativeEngine()]) {
+      const bound = await bindSocket(parseAddress('tcp://127.0.0.1:0'), backlog)
+      const { handle, endpoint } = bound
+      const listener = await engine?.listen({ handle, backlog, expected: endpoint }, () => null)
+      const limit = sys?.acceptQueue(bound.fd).limit ?? 0
+      if (sys !== null) assert.ok(limit > 100, `${engine?.name} with ${backlog}: ${limit}`)
+      listener?.close()
+      bound.close()
+    }
+  }
 })
 
 test('an IPv6 wildcard takes IPv4 too, also where several sockets share the port', async () => {

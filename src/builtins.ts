@@ -1,6 +1,8 @@
 // Node modules that a process may never need and that each take a millisecond or more of its start (crypto 4): loaded
 // on first use. Only modules without I/O, so that protocols may use them.
 
+import { constants } from 'node:buffer'
+
 let loadedCrypto: typeof import('node:crypto') | null = null
 let loadedV8: typeof import('node:v8') | null = null
 let loadedZlib: typeof import('node:zlib') | null = null
@@ -19,6 +21,9 @@ export function zlib(): typeof import('node:zlib') {
   loadedZlib ??= process.getBuiltinModule('node:zlib')
   return loadedZlib
 }
+
+/** What the longest Buffer holds. */
+export const MAX_BUFFER_BYTES = constants.MAX_LENGTH
 
 /**
  * Methods that Buffer has in every Node version we know, though undocumented: `toString` and `write` without their

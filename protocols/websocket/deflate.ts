@@ -3,7 +3,7 @@
 // takeover on either side), since Node has no synchronous zlib that keeps its window; the other engine is in
 // takeover.ts. A message over the limit is refused while it inflates.
 
-import { zlib } from '../../src/builtins.ts'
+import { MAX_BUFFER_BYTES, zlib } from '../../src/builtins.ts'
 import { ProtocolError } from '../../src/errors.ts'
 import { nothing } from '../../src/nothing.ts'
 import { Accumulator } from '../../src/protocol/accumulator.ts'
@@ -260,12 +260,13 @@ function deflate(payload: string | Uint8Array, windowBits: number, level: number
  */
 const END = Buffer.concat([TAIL, Buffer.from([0x01]), TAIL])
 
+/** `limit`: any number. zlib takes none above the length of the longest Buffer. */
 function inflate(payload: Buffer, limit: number): Buffer {
   if (payload.length === 0) return payload // no block at all: some peers send an empty message like this
   const bytes = Buffer.concat([payload, END])
   try {
     const { buffer, engine } = zlib().inflateRawSync(bytes, {
-      maxOutputLength: Math.max(1, limit),
+      maxOutputLength: Math.min(Math.max(1, limit), MAX_BUFFER_BYTES),
       info: true,
     }) as unknown as {
       buffer: Buffer
@@ -273,7 +274,7 @@ function inflate(payload: Buffer, limit: number): Buffer {
     }
     if (isAllOf(bytes, engine.bytesWritten)) return buffer
   } catch (error) {
-    if (error instanceof RangeError) throw inflatesTooMuch()
+    if (error instanceof RangeError) throw inflatesTooMuch() // over the limit, or more than there is memory for
   }
   throw isNoDeflate()
 }

@@ -910,6 +910,16 @@ test('compression: messages in and out, in fragments, bombs refused while they i
   }
 })
 
+test('compression: a message may be as long as the limit, which may be infinite, or more than a Buffer can hold', () => {
+  const message = 'Hello'.repeat(20)
+  for (const protocol of zlibs)
+    for (const maxPackageSize of [100, 100.5, 5e9, 1e12, Number.POSITIVE_INFINITY]) {
+      const server = opened({ compression: true }, { maxPackageSize }, EXTENSION, protocol)
+      server.receive(masked(frame(0xc1, deflated(message))))
+      assert.equal([...server.messages, server.connection.closeCode], [message, 0], `${maxPackageSize}`)
+    }
+})
+
 test('compression: the examples of RFC 7692, and messages that end in the middle of something', () => {
   for (const protocol of zlibs) {
     const hex = (text: string) => Buffer.from(text.replaceAll(' ', ''), 'hex')

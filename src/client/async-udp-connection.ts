@@ -4,7 +4,7 @@
 import { type ConnectionCallbacks, DEFAULT_LIMITS } from '../connection/host.ts'
 import { STATUS, State } from '../connection/state.ts'
 import { Connection } from '../connection.ts'
-import { defined, type SystemError, UsageError } from '../errors.ts'
+import { defined, type SystemError, systemErrorOf, UsageError } from '../errors.ts'
 import { apart } from '../loop/apart.ts'
 import { parseAddress } from '../net/address.ts'
 import { connectDatagrams } from '../net/datagrams.ts'
@@ -191,11 +191,20 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
   #opened(client: DatagramClient): void {
     if (this.#state === State.Closed) return void client.close()
     this.#client = client
-    for (const { bytes } of this.#unsent.splice(0)) client.send(bytes, '', 0, this.sendFailed)
+    for (const { bytes } of this.#unsent.splice(0)) this.#sendLate(client, bytes)
     this.#unsentBytes = 0
     if (this.#state === State.Closing) return this.#finish()
     this.#state = State.Established
     this.#inbox.call(this, this.onConnect)
+  }
+
+  /** Its sender has returned: whatever it has made of the bytes since, there is no caller to throw to. */
+  #sendLate(client: DatagramClient, bytes: Encoded): void {
+    try {
+      client.send(bytes, '', 0, this.sendFailed)
+    } catch (error) {
+      this.sendFailed(systemErrorOf(error, 'send', this.getRemoteAddress()))
+    }
   }
 
   #notOpened(error: SystemError): void {

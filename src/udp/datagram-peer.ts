@@ -5,7 +5,7 @@
 import { encodeWith } from '../blame.ts'
 import { Connection } from '../connection.ts'
 import type { Counters } from '../counters.ts'
-import { encodedSize } from '../encoded.ts'
+import { checkedChunks, encodedSize } from '../encoded.ts'
 import { Addressed, addressesOf } from '../endpoint.ts'
 import { asError, type SystemError, UsageError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
@@ -47,7 +47,7 @@ export abstract class DatagramPeer<Out = unknown> extends Addressed {
   send(message: Out): boolean
   send(bytes: Encoded, raw: true): boolean
   send(message: Out | Encoded, raw = false): boolean {
-    const bytes = raw ? (message as Encoded) : encodeWith(this.protocol, message)
+    const bytes = checkedChunks(raw ? (message as Encoded) : encodeWith(this.protocol, message))
     const size = encodedSize(bytes)
     const refusal = this.isClosed
       ? 'connection is closed'

@@ -4,6 +4,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import dgram from 'node:dgram'
 import { networkInterfaces } from 'node:os'
+import { runInNewContext } from 'node:vm'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
@@ -746,6 +747,46 @@ onEngines('close with a message sends it, also before the name is looked up', as
     client.close('two')
     assert.equal([client.getStatus(false), closed], ['CLOSING', 0])
     await until(() => closed === 1 && worker.counters.messagesIn === 2)
+  })
+})
+
+onEngines(
+  'bytes of another realm are sent: raw and encoded, alone and in a list, before the look-up and after',
+  async () => {
+    const foreign = () => runInNewContext('Uint8Array.of(104, 105)') as Uint8Array
+    const answers: string[] = []
+    const onMessage = (connection: AnyUdpConnection) => {
+      connection.send(foreign(), true)
+      connection.send(['o', foreign()], true)
+    }
+    await serving({ onMessage }, async ({ port, worker }) => {
+      const protocol = { name: 'foreign', input: () => 0, decode: String, encode: foreign }
+      const client = new AsyncUdpConnection(`udp://127.0.0.1:${port}`, { protocol })
+      client.onMessage = (_client, word) => answers.push(word)
+      const sendAll = () => [client.send(foreign(), true), client.send(['o', foreign()], true), client.send('x')]
+      client.onConnect = () => assert.equal(sendAll(), [true, true, true])
+      assert.equal(sendAll(), [true, true, true])
+      await until(() => answers.length === 12)
+      assert.equal([worker.counters.bytesIn, answers.filter((word) => word === 'hi').length], [14, 6])
+      client.close()
+    })
+  },
+)
+
+onEngines('what its sender has spoiled before the look-up was over costs that datagram alone', async () => {
+  const errors: string[] = []
+  const received: string[] = []
+  await serving({ onMessage: (_peer: unknown, bytes: Buffer) => received.push(`${bytes}`) }, async ({ port }) => {
+    const onError = (_client: unknown, code: number, message: string) => errors.push(`${code} ${message}`)
+    const client = new AsyncUdpConnection(`udp://127.0.0.1:${port}`, { onError })
+    const spoiled = ['x']
+    for (const bytes of ['one', spoiled, 'two']) assert.ok(client.send(bytes, true))
+    spoiled.push(7 as never)
+    await until(() => received.length === 2 && errors.length === 1)
+    assert.equal([...received, client.getStatus(false)], ['one', 'two', 'ESTABLISHED'])
+    assert.match(errors[0] ?? '', /^2 send 127\.0\.0\.1:/)
+    assert.is(client.getSendBufferQueueSize(), 0)
+    client.close()
   })
 })
 

@@ -61,8 +61,8 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
   /** Called exactly once; what has come and waits behind handlers is dropped before. */
   onClose: Callbacks<A, P>['onClose'] = null
   /**
-   * Codes: 1 look-up failed, 2 not sent (also when nothing listens there), 3 a datagram the protocol cannot decode, 4 a
-   * handler threw.
+   * Codes: 1 look-up failed, 2 not sent (also when nothing listens there; may come after `onClose`), 3 a datagram the
+   * protocol cannot decode, 4 a handler threw.
    */
   onError: Callbacks<A, P>['onError'] = null
 

@@ -111,10 +111,7 @@ export class NativeUdpServer implements DatagramSocket, Listener {
 
   /** Leaves the engine as soon as everything is sent and failures are reported. */
   async #part(socket: NativeDatagrams, release: () => void): Promise<void> {
-    do {
-      await socket.drained()
-      await twoTurns()
-    } while (socket.queuedBytes > 0)
+    await done(socket)
     this.#takeOut(socket)
     release()
   }
@@ -204,7 +201,7 @@ export class NativeUdpClient implements DatagramClient {
   async close(): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true
-    await this.#socket.drained()
+    await done(this.#socket)
     this.#socket.destroy()
   }
 }
@@ -212,6 +209,14 @@ export class NativeUdpClient implements DatagramClient {
 /** Adds the address the error concerns. */
 function named({ code, syscall }: SystemError, endpoint: string): SystemError {
   return new SystemError(code, syscall, endpoint)
+}
+
+/** Everything is sent, and failures are reported. */
+async function done(socket: NativeDatagrams): Promise<void> {
+  do {
+    await socket.drained()
+    await twoTurns()
+  } while (socket.queuedBytes > 0)
 }
 
 /** Two turns: the first may end in the current poll. */

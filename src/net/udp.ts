@@ -21,7 +21,7 @@ export type Receive = (bytes: Buffer, ip: string, port: number, socket: Datagram
 /** A client's socket, connected. */
 export interface DatagramClient extends DatagramSocket {
   readonly remoteIp: string
-  /** Stops receiving; what is queued is still sent. Idempotent. */
+  /** Stops receiving; what is queued is still sent, and what cannot be is still reported. Idempotent. */
   close(): Promise<void>
 }
 

@@ -803,6 +803,25 @@ onEngines('a client hears that nobody is there, and can be used on', async () =>
   client.close()
 })
 
+onEngines('what could not be sent before a close is told and counted, after onClose', async () => {
+  const endpoint = await freeEndpoint('127.0.0.1', 0)
+  const events: string[] = []
+  // The kernel is asked before each: the first one's ICMP error is there when the second is sent.
+  const client = new AsyncUdpConnection(`udp://${endpoint}`, {
+    maxSendBufferSize: 1,
+    onConnect: () => {
+      assert.equal([client.send('one'), client.send('two')], [true, true])
+      client.close()
+    },
+    onClose: () => events.push('close'),
+    onError: (_client, code, message) => events.push(`${code} ${message}`),
+  })
+  client.connect()
+  await until(() => events.length === 2)
+  assert.is(events[0], 'close')
+  assert.is(events[1], `2 send ${endpoint}: ECONNREFUSED (connection refused)`)
+})
+
 onEngines('a name that does not exist: onError 1, then onClose', async () => {
   const events: string[] = []
   const client = new AsyncUdpConnection(`udp://${NO_SUCH_HOST}:9`)

@@ -13,6 +13,7 @@ import { nothing } from '../nothing.ts'
 import { ANY_STRING, check, isObject, POSITIVE, type Rule, rule } from '../options.ts'
 import type { TlsState } from '../protocol.ts'
 import type { Secured, Tls } from '../transport.ts'
+import { guardedClientCallbacks, guardedServerCallbacks } from './tls-callbacks.ts'
 import { hasExpired, sessionSettings } from './tls-sessions.ts'
 
 /** A certificate with its key, as PEM or as file names. Files are read again at each reload. */
@@ -139,6 +140,7 @@ export class TlsServer implements Tls {
     const byName = names.map(({ settings }) => settings)
     Object.assign(settings, sessionSettings(settings, byName))
     if (names.length > 0) settings.SNICallback ??= chooserOf(names)
+    Object.assign(settings, guardedServerCallbacks(settings))
     this.#server = checked('ssl', own, settings, () => tls().createServer(settings))
     this.#server.on('secureConnection', (secured) => this.#opened(secured, settings.rejectUnauthorized !== false))
     this.#server.on('tlsClientError', (error, secured) => this.#failed(error, secured))
@@ -202,7 +204,7 @@ export class TlsClient implements Tls {
     checkOurs('ssl', options)
     const settings = resolved(options, {})
     checked('ssl', options, settings, () => tls().createSecureContext(settings))
-    this.#options = { servername: isName(host) ? host : '', host, ...settings }
+    this.#options = { servername: isName(host) ? host : '', host, ...settings, ...guardedClientCallbacks(settings) }
     this.#timeoutMs = timeoutMs
   }
 

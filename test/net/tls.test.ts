@@ -6,8 +6,52 @@ import net from 'node:net'
 import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type ServerTlsOptions, TlsServer } from '../../src/net/tls.ts'
+import { type ClientTlsOptions, type ServerTlsOptions, TlsClient, TlsServer } from '../../src/net/tls.ts'
 import { Authority } from '../support/certificates.ts'
+import { within } from '../support/until.ts'
+
+/** Runs `use` with the port of a server of ours, and with why its handshakes have failed. */
+async function served(
+  options: ServerTlsOptions,
+  use: (port: number, failures: string[]) => Promise<unknown>,
+): Promise<void> {
+  const failures: string[] = []
+  const side = new TlsServer(options, null)
+  const server = net.createServer((raw) =>
+    side.wrap(raw, (error, secured) => {
+      if (error !== null) failures.push(error.message)
+      secured?.on('error', () => undefined).end('hello')
+    }),
+  )
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  try {
+    await within(10_000, use((server.address() as net.AddressInfo).port, failures))
+  } finally {
+    server.close()
+  }
+}
+
+/** What a client of node:tls gets to read before the connection ends, however that ends. */
+async function readBy(options: tls.ConnectionOptions): Promise<string> {
+  const client = tls.connect({ host: '127.0.0.1', rejectUnauthorized: false, ...options }).on('error', () => undefined)
+  const pieces: Buffer[] = []
+  client.on('data', (piece) => pieces.push(piece))
+  await new Promise((resolve) => client.once('close', resolve))
+  return Buffer.concat(pieces).toString()
+}
+
+/** How the handshake of a client of ours ends: the server's text, or why it failed. */
+async function outcomeOf(options: ClientTlsOptions, port: number): Promise<string> {
+  const raw = net.connect(port, '127.0.0.1').on('error', () => undefined)
+  await once(raw, 'connect')
+  return new Promise((resolve) => {
+    new TlsClient(options, 'localhost').wrap(raw, (error, secured) => {
+      if (error !== null) resolve(error.message)
+      else secured?.once('data', (bytes) => resolve(String(bytes)))
+      if (error !== null) secured?.destroy()
+    })
+  })
+}
 
 /** The subjects that clients see which ask for these names, in this order. */
 async function subjectsOf(options: ServerTlsOptions, names: readonly string[]): Promise<string[]> {
@@ -80,6 +124,81 @@ test('a handshake may be without limit, or have one longer than any timer of Nod
     process.off('warning', warned)
     authority.remove()
   }
+})
+
+test('an SNICallback that fails, at once or later, costs the handshake of who asked; the others go on', async () => {
+  const authority = new Authority()
+  try {
+    const own = authority.issue('own')
+    const context = tls.createSecureContext({ cert: readFileSync(own.certFile), key: readFileSync(own.keyFile) })
+    const ways: Record<string, (done: Parameters<NonNullable<ServerTlsOptions['SNICallback']>>[1]) => unknown> = {
+      'throws.test': () => {
+        throw new Error('no such name')
+      },
+      'rejects.test': async () => {
+        throw new Error('no such name')
+      },
+      'answers.test': async (done) => done(null, context),
+      'answers-and-rejects.test': async (done) => {
+        done(null, context)
+        throw new Error('too late to matter')
+      },
+    }
+    const SNICallback = (name: string, done: never) => ways[name]?.(done)
+    await served({ ...own, SNICallback } as ServerTlsOptions, async (port, failures) => {
+      const read: string[] = []
+      for (const servername of Object.keys(ways)) read.push(await readBy({ port, servername }))
+      assert.equal(read, ['', '', 'hello', 'hello'])
+      assert.equal(failures, ['no such name', 'no such name'])
+    })
+  } finally {
+    authority.remove()
+  }
+})
+
+test('a checkServerIdentity that throws refuses the server, and so does one that is async', async () => {
+  const authority = new Authority()
+  try {
+    const ca = readFileSync(authority.caFile)
+    await served(authority.issue('localhost'), async (port) => {
+      const checks = [
+        () => undefined,
+        () => new Error('returned'),
+        () => {
+          throw new Error('thrown')
+        },
+        async () => {
+          throw new Error('rejected')
+        },
+      ]
+      const outcomes: string[] = []
+      for (const check of checks)
+        outcomes.push(await outcomeOf({ ca, checkServerIdentity: check as () => undefined }, port))
+      assert.equal(outcomes.slice(0, 3), ['hello', 'returned', 'thrown'])
+      assert.match(outcomes[3] ?? '', /checkServerIdentity.*promise/)
+    })
+  } finally {
+    authority.remove()
+  }
+})
+
+test('an async pskCallback costs the handshake, of a server and of a client', async () => {
+  const psk = Buffer.from('a secret of both')
+  const common = { ciphers: 'PSK', maxVersion: 'TLSv1.2' as const }
+  const asynchronous = async () => {
+    throw new Error('on purpose')
+  }
+  const refuses = { ...common, pskCallback: asynchronous as never }
+  const knows = { psk, identity: 'us' }
+  await served(refuses, async (port, failures) => {
+    assert.is(await readBy({ ...common, port, pskCallback: () => knows, checkServerIdentity: () => undefined }), '')
+    assert.match(failures.join(), /pskCallback.*promise/)
+  })
+  await served({ ...common, pskCallback: () => psk }, async (port) => {
+    const client = { ...common, checkServerIdentity: () => undefined }
+    assert.is(await outcomeOf({ ...client, pskCallback: () => knows }, port), 'hello')
+    assert.match(await outcomeOf({ ...client, pskCallback: asynchronous as never }, port), /pskCallback.*promise/)
+  })
 })
 
 test.run()

@@ -752,17 +752,17 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   [kQuietFor](): number {
     const isAtWork = this.#inFlight > 0 || this.#queue.length > 0 || this.#socket.queuedBytes > 0
     if (isAtWork || this.#stops !== 0 || this.#is(Bit.Stopped) || this.#held !== null || this.#is(Bit.InCodec)) return 0
-    if (this.#codec.isBusy === true || this.#isOwed || !this[kIsStaying]) return 0
+    if (this.#asks('isBusy') || this.#isOwed || !this[kIsStaying]) return 0
     return this[kSettings].clock.now() - this.#lastActive
   }
 
   get [kTakes](): boolean {
     if (this.#state !== State.Established || this.#is(Bit.LastWord)) return false
-    return this.#codec.isClosing !== true && this.#codec.isOpening !== true
+    return !this.#asks('isClosing') && !this.#asks('isOpening') && this.#state === State.Established
   }
 
   get [kIsLongLived](): boolean {
-    return this.#codec.isLongLived === true || ('isLongLived' in this.#protocol && this.#protocol.isLongLived === true)
+    return this.#asks('isLongLived') || ('isLongLived' in this.#protocol && this.#protocol.isLongLived === true)
   }
 
   get [kTransport](): 'tcp' | 'ssl' | 'unix' {
@@ -771,7 +771,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   get [kIsOpening](): boolean {
-    return this.#codec.isOpening === true
+    return this.#asks('isOpening')
   }
 
   // Calls from the engine
@@ -911,7 +911,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   /** It is leaving, and needs no further bytes. */
   get #hasHeardAll(): boolean {
-    return this.#farewell?.hasHeardAll(this.#codec) === true
+    if (this.#farewell?.isLeaving !== true) return false
+    return this.#farewell.hasHadRest || !this.#asks('isBusy')
   }
 
   get #isOwed(): boolean {
@@ -951,6 +952,19 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       if (io === this.#io && this.#state === State.Established) this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
       else this.#codecFailedLate(error)
     })
+  }
+
+  /**
+   * Whether a property of the codec is true. It may throw, as a method may: that costs this connection, and not the
+   * caller, which may be a drain, or another connection's broadcast.
+   */
+  #asks(name: 'isBusy' | 'isOpening' | 'isLongLived' | 'isClosing'): boolean {
+    try {
+      return this.#codec[name] === true
+    } catch (error) {
+      this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
+      return false
+    }
   }
 
   /** Nothing can be told to anybody any more. */
@@ -1249,7 +1263,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   #finishInput(): void {
-    if (this.#codec.ended !== undefined && this.#codec.isBusy === true) return // it may owe an answer
+    if (this.#codec.ended !== undefined && this.#asks('isBusy')) return // it may owe an answer
+    if (this.#state !== State.Established) return
     // A pipe's other direction, if there is one and it has not ended, continues to its own end.
     if (this.#rare?.pipes?.passEnd() !== true || this.#is(Bit.Shut)) this.#closeAs('peer')
   }
@@ -1361,7 +1376,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   /** `message`: the one it was handling, if any. */
   #handlerFailed(thrown: unknown, message?: In): void {
     const error = asError(thrown)
-    if (hasObeyed(error, this.#state === State.Established, this.#rare?.aborter?.signal, this.#codec))
+    const hasCodecAborted = (reason: unknown) => this.#hasCodecAborted(reason)
+    if (hasObeyed(error, this.#state === State.Established, this.#rare?.aborter?.signal, hasCodecAborted))
       return this.#obeyed(error, message)
     // Such as an invalid JSON body: the peer's fault, whichever code finds it.
     const isPeers = error.name === 'ProtocolError'
@@ -1370,11 +1386,23 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#endAs('handler', thrown, message)
   }
 
+  /** What this throws is logged: the error to tell, and to answer the peer for, is the handler's. */
+  #hasCodecAborted(reason: unknown): boolean {
+    try {
+      const answer: unknown = this.#codec.hasAborted?.(reason)
+      this.#watchCodec(this.#io, answer)
+      return answer === true
+    } catch (error) {
+      this.#logError(Connection.HANDLER, `hasAborted() of protocol '${this.#protocol.name}'`, asError(error))
+      return false
+    }
+  }
+
   /** A handler has given up, as a signal told it to. That is no error; its peer is owed the codec's last message. */
   #obeyed(error: Error, message?: In): void {
     if (this.#state !== State.Established || this.#is(Bit.InLastWord)) return
     if (!this.#is(Bit.InCodec)) this.#callSettled() // it waits for this handler no longer
-    if (this.#codec.isClosing === true) return // it has said goodbye, and ends the connection itself
+    if (this.#asks('isClosing')) return // it has said goodbye, and ends the connection itself
     if (this.#is(Bit.PeerEnded)) return this.#endAs('peer')
     this.#more().closeReason ??= 'stopped'
     if (!this.#hasMoreToSay('stopped', error, message)) this.#end()

@@ -1,7 +1,7 @@
 // Why a signal of ours aborts, and whether a handler that failed has only obeyed it.
 
 import { AbortError } from '../errors.ts'
-import type { CloseReason, Codec } from '../protocol.ts'
+import type { CloseReason } from '../protocol.ts'
 
 export function connectionClosed(why: CloseReason | null): AbortError {
   return new AbortError('ERR_CONNECTION_CLOSED', `the connection has closed: ${why}`)
@@ -16,12 +16,17 @@ export function workerStopping(): AbortError {
  * for a request. `fetch` rejects with the signal's reason, Node's own calls have it as cause. The signal of another
  * connection does not count while this one is open: handlers may share work, and the peer of this one waits for it.
  */
-export function hasObeyed(error: Error, isOpen: boolean, signal: AbortSignal | undefined, codec: Codec): boolean {
+export function hasObeyed(
+  error: Error,
+  isOpen: boolean,
+  signal: AbortSignal | undefined,
+  hasCodecAborted: (reason: unknown) => boolean,
+): boolean {
   const told = error.name === 'AbortError' && !(error instanceof AbortError) ? error.cause : error
   if (told instanceof AbortError) {
     if (told.code === 'ERR_WORKER_STOPPING') return true // all Workers of a process leave together
     if (!isOpen && (told.code === 'ERR_CONNECTION_CLOSED' || told.code === 'ERR_CLIENT_ENDED')) return true
   }
   if (signal?.aborted === true && told === signal.reason) return true
-  return codec.hasAborted?.(told) === true
+  return hasCodecAborted(told)
 }

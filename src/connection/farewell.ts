@@ -1,6 +1,6 @@
 // How far a connection has come in leaving with its worker. Only a connection in a drain has one.
 
-import type { AnyProtocol, Codec } from '../protocol.ts'
+import type { AnyProtocol } from '../protocol.ts'
 
 export class Farewell {
   /** The codec has said goodbye. */
@@ -13,10 +13,10 @@ export class Farewell {
   isCounted = false
   /** It leaves when no further piece of a proxied answer has come for a moment; a timer checks. */
   awaitsPiece = false
+  /** The packet that was incomplete when it left is now complete. */
+  hasHadRest = false
   /** When it left, there were bytes the codec had not seen; they too may end within a packet. */
   #isHolding = false
-  /** The packet that was incomplete when it left is now complete. */
-  #hasHadRest = false
 
   leave(isHolding: boolean): void {
     this.isLeaving = true
@@ -30,16 +30,11 @@ export class Farewell {
    */
   noteReceived(hasMadeMessages: boolean, protocol: AnyProtocol): void {
     if (this.#isHolding) this.#isHolding = false
-    else if (hasMadeMessages && !('open' in protocol)) this.#hasHadRest = true
-  }
-
-  /** It is leaving, and needs no further bytes. */
-  hasHeardAll(codec: Codec): boolean {
-    return this.isLeaving && (this.#hasHadRest || codec.isBusy !== true)
+    else if (hasMadeMessages && !('open' in protocol)) this.hasHadRest = true
   }
 
   /** Another codec takes over: it has its own goodbye, and its own packets. */
   startOver(): void {
-    this.isSaid = this.#hasHadRest = false
+    this.isSaid = this.hasHadRest = false
   }
 }

@@ -756,9 +756,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     return this[kSettings].clock.now() - this.#lastActive
   }
 
-  get [kTakes](): boolean {
+  [kTakes](message: unknown): boolean {
     if (this.#state !== State.Established || this.#is(Bit.LastWord)) return false
-    return !this.#asks('isClosing') && !this.#asks('isOpening') && this.#state === State.Established
+    if (this.#asks('isClosing') || this.#asks('isOpening')) return false
+    return this.#takesBroadcast(message as Out) && this.#state === State.Established
   }
 
   get [kIsLongLived](): boolean {
@@ -952,6 +953,16 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       if (io === this.#io && this.#state === State.Established) this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
       else this.#codecFailedLate(error)
     })
+  }
+
+  #takesBroadcast(message: Out): boolean {
+    if (this.#codec.takesBroadcast === undefined) return true
+    let answer: unknown
+    this.#guard(() => {
+      answer = this.#codec.takesBroadcast?.(message)
+      return answer
+    })
+    return answer === true
   }
 
   /**

@@ -205,6 +205,11 @@ export interface Codec<Out = unknown> {
   /** True once it has said goodbye and refuses further messages: a broadcast skips this connection. */
   readonly isClosing?: boolean
   /**
+   * Whether a broadcast may send this message now, which its peer has not asked for; without this it always may. A
+   * protocol of requests and answers takes none where it would be taken for an answer.
+   */
+  takesBroadcast?(message: Out): boolean
+  /**
    * Send the protocol's last message (WebSocket's close frame, HTTP's 500): the connection is about to be closed by its
    * user ('closed', after the last message), because a handler failed ('handler') or gave up as its worker is leaving
    * ('stopped'), both with the error, and with the emitted message that `onMessage` was handling, if any; or because it

@@ -197,6 +197,11 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#exchange?.conclude(new AbortError('ERR_WORKER_STOPPING', 'the worker is leaving'))
   }
 
+  /** Anything but a piece of an answer of events would be an answer to the request at hand. */
+  takesBroadcast(message: Answer): boolean {
+    return isPiece(message) && this.#exchange?.takesEvents === true && !this.io.hasUndelivered
+  }
+
   get isLongLived(): boolean {
     return this.#exchange?.isEndless === true
   }

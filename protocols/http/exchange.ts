@@ -87,6 +87,8 @@ interface Early {
   isLeaving: boolean
   /** The last piece has been sent. */
   isEnded: boolean
+  /** The answer will be one of events. */
+  readonly isOfEvents: boolean
 }
 
 /** How a body is sent: flags in one number, since there is an exchange for every request. */
@@ -182,6 +184,12 @@ export class Exchange {
     return this.isOpen || this.#early !== null
   }
 
+  /** Whether it is one of events, and what sends them is not a stream of its own. */
+  get takesEvents(): boolean {
+    if (this.#early !== null) return this.#early.isOfEvents && !this.#early.isEnded
+    return this.isEndless && this.#state === State.Open
+  }
+
   get isOpen(): boolean {
     return this.#state === State.Open || this.isRaw
   }
@@ -217,7 +225,7 @@ export class Exchange {
     if (draft.body !== null && !isChunk(draft.body)) holdErrors(draft.body)
     const isPlain = this.#session === null && (isOpen || !this.#host.settings.compress || !compressible(type))
     if (isPlain) return this.#begin(draft)
-    if (isOpen) this.#early = { pieces: [], size: 0, isLeaving: false, isEnded: false }
+    if (isOpen) this.#early = { pieces: [], size: 0, isLeaving: false, isEnded: false, isOfEvents: isEvents(type) }
     return this.#prepare(Promise.resolve(draft))
   }
 

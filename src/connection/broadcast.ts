@@ -3,7 +3,7 @@
 
 import { encodeWith } from '../blame.ts'
 import type { AnyConnection } from '../connection.ts'
-import { messageOf } from '../errors.ts'
+import { asError, messageOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { apart } from '../loop/apart.ts'
 import { now } from '../loop/clock.ts'
@@ -32,7 +32,7 @@ const RULES = {
 export interface BroadcastResult {
   /** Connections that it was sent to, or is queued for. */
   sent: number
-  /** Connections that were left out: slow, or with a full buffer. */
+  /** Connections that were left out: slow, with a full buffer, or with a protocol that cannot encode this message. */
   dropped: number
   /** Slow connections that were closed. */
   closed: number
@@ -46,6 +46,8 @@ interface Encoded {
   readonly message: unknown
   /** Whether `message` is already the protocol's bytes. */
   readonly isRaw: boolean
+  /** Why the protocol cannot encode it; null if it can. */
+  readonly failure: unknown
 }
 
 /** Connections waiting for room, and what they are to receive. */
@@ -56,8 +58,10 @@ let timer = 0
 const failures = new LimitedLog()
 
 /**
- * Sends a message to all connections that are open. Returns the outcome by number of connections. Throws UsageError for
- * what the protocol cannot encode, and for unknown options.
+ * Sends a message to all connections that are open and have a place for it: a WebSocket once it is admitted, HTTP while
+ * an answer of events is open, for a `ServerSentEvents` or `Chunk`. The others get nothing, and are not counted.
+ * Returns the outcome by number of connections. Throws UsageError for unknown options, and if no protocol among them
+ * can encode the message; if only some cannot, theirs are `dropped`, and the reason is logged.
  */
 export function broadcast(
   connections: Iterable<AnyConnection>,
@@ -67,15 +71,43 @@ export function broadcast(
   checkOptions('broadcast()', options, RULES)
   const { slow = 'drop', slowBytes } = options
   const result = { sent: 0, dropped: 0, closed: 0, conflated: 0 }
+  const unsendable = new Unsendable()
   let encoded: Encoded | null = null
   for (const connection of connections) {
-    if (!connection[kTakes]) continue
+    if (!connection[kTakes](message)) continue
     if (connection.protocol !== encoded?.protocol) encoded = encode(connection.protocol, message)
     const limit = slowBytes ?? connection.maxSendBufferSize / 2
-    const isSlow = waiting.has(connection) || connection[kHasQueued](limit)
-    result[isSlow ? WITH_SLOW[slow](connection, encoded, limit) : sendNow(connection, encoded)]++
+    try {
+      if (encoded.failure !== null) throw encoded.failure
+      const isSlow = waiting.has(connection) || connection[kHasQueued](limit)
+      result[isSlow ? WITH_SLOW[slow](connection, encoded, limit) : sendNow(connection, encoded)]++
+    } catch (error) {
+      unsendable.add(connection, error)
+    }
   }
+  unsendable.tell(result)
   return result
+}
+
+/** Connections that could not be sent the message: what one of them throws keeps it from nobody behind that one. */
+class Unsendable {
+  #count = 0
+  #first: AnyConnection | null = null
+  #error: unknown = null
+
+  add(connection: AnyConnection, error: unknown): void {
+    if (this.#count++ > 0) return
+    this.#first = connection
+    this.#error = error
+  }
+
+  /** Counts them. Throws what the first of them threw, if the message went to nobody else either. */
+  tell(result: BroadcastResult): void {
+    if (this.#first === null) return
+    if (Object.values(result).every((count) => count === 0)) throw this.#error
+    result.dropped += this.#count
+    logFailure(this.#first, this.#error)
+  }
 }
 
 type Outcome = keyof BroadcastResult
@@ -102,8 +134,16 @@ function sendNow(connection: AnyConnection, encoded: Encoded): Outcome {
 
 /** Called once per protocol among the connections; usually there is one. */
 function encode(protocol: AnyProtocol, message: unknown): Encoded {
-  if ('open' in protocol) return { protocol, message: protocol.prepare?.(message) ?? message, isRaw: false }
-  return { protocol, message: encodeWith(protocol, message), isRaw: true }
+  const isRaw = !('open' in protocol)
+  try {
+    return { protocol, message: encodedBy(protocol, message), isRaw, failure: null }
+  } catch (error) {
+    return { protocol, message, isRaw, failure: asError(error) }
+  }
+}
+
+function encodedBy(protocol: AnyProtocol, message: unknown): unknown {
+  return 'open' in protocol ? (protocol.prepare?.(message) ?? message) : encodeWith(protocol, message)
 }
 
 /** Returns whether it was accepted. */
@@ -115,9 +155,10 @@ function look(): void {
   timer = 0
   const started = now()
   for (const [connection, { encoded, slowBytes }] of waiting) {
-    if (connection[kTakes] && connection[kHasQueued](slowBytes)) continue
+    const takes = connection[kTakes](encoded.message)
+    if (takes && connection[kHasQueued](slowBytes)) continue
     waiting.delete(connection)
-    if (connection[kTakes] && connection.protocol === encoded.protocol) apart(sendLate, { connection, encoded })
+    if (takes && connection.protocol === encoded.protocol) apart(sendLate, { connection, encoded })
     if (now() - started > LOOK_MS) break // the others get the next round
   }
   if (waiting.size > 0 && timer === 0) timer = deadlines.after(LOOK_MS, look)
@@ -128,8 +169,12 @@ function sendLate({ connection, encoded }: { connection: AnyConnection; encoded:
   try {
     send(connection, encoded)
   } catch (error) {
-    failures.log(`broadcast to connection ${connection.id}: ${messageOf(error)}`)
+    logFailure(connection, error)
   }
+}
+
+function logFailure(connection: AnyConnection, error: unknown): void {
+  failures.log(`broadcast to connection ${connection.id}: ${messageOf(error)}`)
 }
 
 function destroy(connection: AnyConnection): void {

@@ -18,7 +18,7 @@ export const kAbort = Symbol('abort')
 export const kQuietFor = Symbol('quiet for')
 /** Closed, and not about to connect again. */
 export const kIsOver = Symbol('is over')
-/** Whether it is open, and a message sent to it has somewhere to go. */
+/** Whether it is open, and a message sent to it, which nobody has asked for, has somewhere to go. */
 export const kTakes = Symbol('takes')
 /** Whether its protocol's goodbye is spread over the drain. */
 export const kIsLongLived = Symbol('is long-lived')

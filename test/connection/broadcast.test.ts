@@ -4,11 +4,27 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { text } from '../../protocols/text.ts'
 import { broadcast } from '../../src/connection/broadcast.ts'
-import { CloseFrame, websocket } from '../../src/index.ts'
+import type { AnyConnection } from '../../src/connection.ts'
+import { UsageError } from '../../src/errors.ts'
+import { Chunk, CloseFrame, http, type Request, Response, ServerSentEvents, websocket } from '../../src/index.ts'
+import { sendLogTo } from '../../src/log.ts'
+import type { Protocol } from '../../src/protocol.ts'
 import { open } from '../../src/testing.ts'
 import { frame, masked } from '../fixtures/websocket.ts'
 import { scripted } from '../support/codecs.ts'
 import { wire as bytesOf } from '../support/http.ts'
+
+const lines: Protocol<string, string> = {
+  name: 'lines',
+  input: (bytes) => bytes.indexOf(10) + 1,
+  decode: String,
+  encode: (message) => `${message}\n`,
+}
+
+function onlyShort(message: string): string {
+  if (message.length > 5) throw new UsageError('ERR_ENCODE', 'only what is short')
+  return `${message}\n`
+}
 
 const NOBODY = { sent: 0, dropped: 0, closed: 0, conflated: 0 }
 const LONG = 'x'.repeat(150)
@@ -54,6 +70,87 @@ test('a close frame closes each of them, with its code', () => {
     assert.is(wire.connection.closeCode, 4001)
   }
   assert.equal(broadcast(connections, 'too late'), NOBODY)
+})
+
+/** One of each kind on a port of both, after what its peer has sent. */
+function shared(onMessage: (connection: AnyConnection, request: Request) => unknown, ...received: (string | Buffer)[]) {
+  return received.map((bytes) => {
+    const wire = open(http({ websocket: websocket() }), { onMessage: onMessage as never })
+    wire.receive(typeof bytes === 'string' ? bytesOf(bytes) : bytes)
+    wire.written()
+    return wire
+  })
+}
+
+const GET = 'GET / HTTP/1.1¶Host: h¶¶'
+const EVENTS = new Response(200, { 'Content-Type': 'text/event-stream' })
+
+test('on a port of HTTP and WebSocket a message goes to the WebSockets, and never answers a request', () => {
+  const never = () => new Promise(() => undefined)
+  const streams = (connection: AnyConnection) =>
+    connection.send(new Response(200, { 'Transfer-Encoding': 'chunked' }, 'a download'))
+  const events = (connection: AnyConnection) => connection.send(EVENTS)
+  const sockets = [...shared(never, ASK), ...shared(never, ASK)]
+  const others = [
+    ...shared(never, '', GET, `${GET}${GET}`),
+    ...shared(streams, GET),
+    ...shared(events, GET),
+    ...shared((connection) => connection.send('the answer'), GET),
+  ]
+  const all = [sockets[0], ...others, sockets[1]].map((wire) => (wire as (typeof sockets)[0]).connection)
+  for (const message of ['hello', { n: 1 }, Buffer.from('x'), new CloseFrame(4001, '')])
+    for (const slow of ['drop', 'close', 'conflate'] as const)
+      if (!(message instanceof CloseFrame) || slow === 'drop')
+        assert.equal(broadcast(all, message, { slow }), { ...NOBODY, sent: 2 })
+  for (const wire of others) {
+    assert.equal([wire.written().toString(), wire.errors], ['', []])
+    assert.is(wire.connection.getStatus(false), 'ESTABLISHED')
+  }
+  assert.ok(sockets.every((wire) => wire.written().includes('hello')))
+})
+
+test('an event goes to the open answers of events, and to no other answer', () => {
+  const begins = new Map<string, Response | string>([
+    ['/events', EVENTS],
+    ['/download', new Response(200, { 'Transfer-Encoding': 'chunked' }, 'first')],
+    ['/text', 'whole'],
+  ])
+  const onMessage = (connection: AnyConnection, { path }: Request) => connection.send(begins.get(path))
+  const ask = (path: string) => `GET ${path} HTTP/1.1¶Host: h¶¶`
+  const [events, download, text, idle] = shared(onMessage, ask('/events'), ask('/download'), ask('/text'), '')
+  const all = [events, download, text, idle].map((wire) => (wire as NonNullable<typeof events>).connection)
+  assert.equal(broadcast(all, new ServerSentEvents({ data: 'news' })), { ...NOBODY, sent: 1 })
+  assert.match(String(events?.written()), /data: news/)
+  assert.equal(broadcast(all, new Chunk('data: ready\n\n')), { ...NOBODY, sent: 1 })
+  assert.match(String(events?.written()), /data: ready/)
+  for (const wire of [download, text, idle]) assert.equal([String(wire?.written()), wire?.errors], ['', []])
+  events?.goodbye()
+  assert.equal(broadcast(all, new ServerSentEvents({ data: 'too late' })), NOBODY)
+})
+
+test('what one of them cannot take is dropped there, and the others get it', () => {
+  const logged: string[] = []
+  const picky = { ...lines, name: 'picky', encode: onlyShort }
+  const codec = scripted((io) => ({ send: (message) => io.write(onlyShort(message)) }))
+  sendLogTo((line) => logged.push(line))
+  try {
+    for (const refusing of [picky, codec as unknown as typeof lines]) {
+      const wires = [open(refusing), open(lines), open(refusing), open(lines)]
+      const connections = wires.map(({ connection }) => connection)
+      for (const all of [connections, connections.toReversed()])
+        assert.equal(broadcast(all, 'too long'), { ...NOBODY, sent: 2, dropped: 2 })
+      assert.equal(
+        wires.map((wire) => wire.written().toString()),
+        ['', 'too long\ntoo long\n', '', 'too long\ntoo long\n'],
+      )
+      assert.match(logged.join(), new RegExp(`broadcast to connection ${wires[0]?.connection.id}: .*short`))
+      // Nobody can take it: the caller is told.
+      const nobody = wires.filter((_, at) => at % 2 === 0).map(({ connection }) => connection)
+      assert.throws(() => broadcast(nobody, 'too long'), /only what is short/)
+    }
+  } finally {
+    sendLogTo(null)
+  }
 })
 
 test.run()

@@ -19,7 +19,7 @@ export interface BroadcastOptions {
    * the newest message as soon as there is room, for prices and positions, where only the last one counts.
    */
   readonly slow?: 'drop' | 'close' | 'conflate'
-  /** A connection with at least this many bytes queued is slow. Default: half of its `maxSendBufferSize`. */
+  /** A connection with so many bytes queued is slow; 0: with any. Default: half of its `maxSendBufferSize`. */
   readonly slowBytes?: number
 }
 
@@ -76,7 +76,7 @@ export function broadcast(
   for (const connection of connections) {
     if (!connection[kTakes](message)) continue
     if (connection.protocol !== encoded?.protocol) encoded = encode(connection.protocol, message)
-    const limit = slowBytes ?? connection.maxSendBufferSize / 2
+    const limit = Math.max(slowBytes ?? connection.maxSendBufferSize / 2, 1)
     try {
       if (encoded.failure !== null) throw encoded.failure
       const isSlow = waiting.has(connection) || connection[kHasQueued](limit)

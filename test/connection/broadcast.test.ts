@@ -13,6 +13,7 @@ import { open } from '../../src/testing.ts'
 import { frame, masked } from '../fixtures/websocket.ts'
 import { scripted } from '../support/codecs.ts'
 import { wire as bytesOf } from '../support/http.ts'
+import { until } from '../support/until.ts'
 
 const lines: Protocol<string, string> = {
   name: 'lines',
@@ -151,6 +152,28 @@ test('what one of them cannot take is dropped there, and the others get it', () 
   } finally {
     sendLogTo(null)
   }
+})
+
+test('with slowBytes 0 a connection is slow that has anything queued', () => {
+  for (const slow of ['drop', 'close', 'conflate'] as const) {
+    const wire = open(lines)
+    const all = () => broadcast([wire.connection], 'a line', { slow, slowBytes: 0 })
+    assert.equal(all(), { ...NOBODY, sent: 1 })
+    wire.hold()
+    wire.connection.send('this waits')
+    assert.is(all().sent, 0, slow)
+    wire.connection.destroy()
+  }
+})
+
+test('with slowBytes 0 what is put off is sent when nothing is queued', async () => {
+  const wire = open(lines)
+  const all = (message: string) => broadcast([wire.connection], message, { slow: 'conflate', slowBytes: 0 })
+  wire.hold()
+  wire.connection.send('this waits')
+  assert.equal([all('old').conflated, all('new').conflated], [1, 1])
+  wire.drain()
+  await until(() => wire.written().includes('new'))
 })
 
 test.run()

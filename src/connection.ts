@@ -1771,6 +1771,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       this.#connection.#close()
     }
 
+    noteEnd(code: number, reason: CloseReason): void {
+      if (this.#isCurrent()) this.#connection.#note(code, reason)
+    }
+
     outlivePeer(code = 0, reason?: CloseReason): void {
       if (!this.#isCurrent()) return
       this.#connection.#note(code, reason)

@@ -309,6 +309,11 @@ export interface CodecIo<In = unknown> {
    */
   close(code?: number, reason?: CloseReason): void
   /**
+   * The protocol's goodbye is complete, and the peer is to end the connection: keeps `code` and `reason`, as `close`
+   * does, for however that comes, be it a reset.
+   */
+  noteEnd(code: number, reason: CloseReason): void
+  /**
    * The peer expects nothing more, and can be sent nothing, but handlers are still at work on what it has sent: aborts
    * `signal`, and FIN follows what is queued. Call `end` or `close` when they have settled. `code` and `reason` as for
    * `close`.

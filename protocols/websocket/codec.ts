@@ -373,9 +373,9 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink, Ope
   #endClosing(code: number, reason: string): void {
     if (this.#state === State.Heard) this.#answerClose()
     this.#io.event('onWebSocketClose', code, reason)
-    if (this.isServer)
-      this.#io.end(code, this.#reason) // see #checkClose
-    else this.#io.deadline('close', this.#settings.closeTimeoutMs)
+    if (this.isServer) return this.#io.end(code, this.#reason) // see #checkClose
+    this.#io.noteEnd(code, this.#reason) // a server may well end it with a reset
+    this.#io.deadline('close', this.#settings.closeTimeoutMs)
   }
 
   /** Sends our close frame. Messages that arrive before the peer's are still delivered. */

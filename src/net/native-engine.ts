@@ -199,12 +199,13 @@ export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketE
     const { rings } = this
     const [slot = 0, generation = 0, , offset = 0, listenerSlot = 0] = rings.events.subarray(at, at + EVENT_INTS)
     if (rings.receive.length === 0) rings.renew()
-    const since = rings.receive.readInt32LE(offset + Pair.ListenerGeneration)
+    const pair = offset >> 2
+    const since = rings.receiveInts[pair + Pair.ListenerGeneration] as number
     this.#hasAccepted = true
     const is = (one: NativeListener) => one.slot === listenerSlot && one.generation === since
     const listener = this.#accepting.find(is) ?? this.#closing.find(is)
     if (listener === undefined) this.rings.operate(slot, Operation.Destroy)
-    else listener.accept(slot, generation, offset)
+    else listener.accept(slot, generation, pair)
   }
 
   begin(listener: NativeListener): void {

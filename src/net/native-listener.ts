@@ -93,12 +93,13 @@ export class NativeListener implements Listener, Owner {
     if (kind === Kind.Scarce) this.#rest(a)
   }
 
-  accept(slot: number, generation: number, offset: number): void {
+  /** `at`: of its AddressPair, in `receiveInts`. */
+  accept(slot: number, generation: number, at: number): void {
     const { rings, owners } = this.#engine
     const socket = new NativeSocket(slot, generation, 0)
-    const fd = rings.receive.readInt32LE(offset + Pair.Fd)
+    const fd = rings.receiveInts[at + Pair.Fd] as number
     owners[slot] = socket
-    socket.readEnds(rings.receive, offset, this.#localIp)
+    socket.readEnds(rings, at, this.#localIp)
     this.#engine.isolate(socket, () => {
       let events: SocketEvents | null = null
       try {

@@ -55,16 +55,16 @@ let hasAnswered = false
 let gathered = ''
 let pieces: string[] = []
 
-/** Offsets of the parts of an AddressPair (native/src/rings.h). */
+/** An AddressPair (native/src/rings.h) in int32s, in the machine's byte order; its addresses are bytes. */
 export const enum Pair {
   Family = 0,
-  Fd = 4,
-  RemotePort = 8,
-  LocalPort = 12,
-  ListenerGeneration = 16,
-  Scope = 20,
-  Remote = 24,
-  Local = 40,
+  Fd = 1,
+  RemotePort = 2,
+  LocalPort = 3,
+  ListenerGeneration = 4,
+  Scope = 5,
+  Remote = 6,
+  Local = 10,
 }
 
 /** Holder of a slot. */
@@ -125,12 +125,13 @@ export class NativeSocket implements Socket, Owner {
     this.#flags = flags
   }
 
-  readEnds(from: Buffer, offset: number, localIp: string): void {
-    const family = from[offset]
-    this.#ports = (from.readInt32LE(offset + Pair.RemotePort) << 16) | from.readInt32LE(offset + Pair.LocalPort)
-    const scope = from.readInt32LE(offset + Pair.Scope)
-    this.#remote = addressAt(from, offset + Pair.Remote, family, scope)
-    this.#local = localIp === '' ? addressAt(from, offset + Pair.Local, family, scope) : localIp
+  /** `at`: of the AddressPair, in `receiveInts`. */
+  readEnds({ receive, receiveInts }: Rings, at: number, localIp: string): void {
+    const family = receiveInts[at + Pair.Family] as number
+    const scope = receiveInts[at + Pair.Scope] as number
+    this.#ports = ((receiveInts[at + Pair.RemotePort] as number) << 16) | (receiveInts[at + Pair.LocalPort] as number)
+    this.#remote = addressAt(receive, (at + Pair.Remote) * 4, family, scope)
+    this.#local = localIp === '' ? addressAt(receive, (at + Pair.Local) * 4, family, scope) : localIp
   }
 
   get remoteIp(): string {
@@ -528,7 +529,7 @@ function lengthOf(chunk: string | Uint8Array): number {
 }
 
 /** `scope` belongs to the address if it is link-local. */
-function addressAt(from: Buffer, offset: number, family: number | undefined, scope: number): number | string {
+function addressAt(from: Buffer, offset: number, family: number, scope: number): number | string {
   if (family === 4) return from.readInt32BE(offset)
   if (family !== 6) return ''
   if (scope === 0 || !isLinkLocal(from, offset)) return ipv6Text(from.subarray(offset, offset + 16))

@@ -57,6 +57,7 @@ export class Rings {
   /** Bytes the kernel has not taken, by slot. */
   readonly queued: Float64Array
   receive!: Buffer
+  receiveInts!: Int32Array
   #lent!: ArrayBuffer
   datagrams!: Buffer
   datagramInts!: Int32Array
@@ -103,6 +104,7 @@ export class Rings {
     const lent = this.#engine.memory(true)
     this.#lent = lent
     this.receive = Buffer.from(lent, 0, receiveBytes)
+    this.receiveInts = new Int32Array(lent, 0, receiveBytes / INT)
     this.datagrams = Buffer.from(lent, datagrams - receive, maxDatagrams * datagramBytes)
     this.datagramInts = new Int32Array(lent, datagrams - receive, (maxDatagrams * datagramBytes) / INT)
   }

@@ -155,8 +155,8 @@ export interface CodecProtocol<In = unknown, Out = In> {
   import?(io: CodecIo<In>, role: Role, state: unknown): Codec<Out>
   /**
    * Returns a form of the message that is encoded once and sent to many connections. Throws UsageError for what cannot
-   * be sent; also called to check messages that wait for a connection, and to measure them: an object with a `size` in
-   * bytes counts as that many.
+   * be sent; also called for messages that wait for a client's connection, which then gets this form. Meanwhile an
+   * object with a `size` in bytes counts as that many.
    */
   prepare?(message: Out): Out
   /**

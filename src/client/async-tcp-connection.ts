@@ -244,11 +244,14 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     return mayGoOn
   }
 
-  /** Encodes or checks a message now, so that an unsendable one throws to its sender. */
+  /** Encodes a message now: an unsendable one throws to its sender, and an object is sent as it is at this time. */
   #keep(message: OutOf<P> | Encoded, isRaw: boolean): boolean {
     const { protocol } = this
     if (isRaw) return this[kKeep](message, true, encodedSize(message as Encoded))
-    if ('open' in protocol) return this[kKeep](message, false, measured(protocol, message))
+    if ('open' in protocol) {
+      const prepared = preparedBy(protocol, message)
+      return this[kKeep](prepared ?? message, false, sizeOf(message, prepared))
+    }
     const bytes = encodeWith(protocol, message)
     return this[kKeep](bytes, true, encodedSize(bytes))
   }
@@ -376,21 +379,25 @@ function secured(socket: Socket, tls: Tls, signal: AbortSignal): Promise<void> {
   })
 }
 
-/** Lets a codec that can encode without a connection check a message. Returns its bytes. Throws UsageError. */
-function measured(protocol: CodecProtocol, message: unknown): number {
+/** Lets a codec that can encode without a connection do that. Throws UsageError. */
+function preparedBy(protocol: CodecProtocol, message: unknown): unknown {
   try {
-    const prepared = protocol.prepare?.(message)
-    const { size } = Object(prepared)
-    return typeof size === 'number' ? size : sizeOf(prepared ?? message)
+    return protocol.prepare?.(message)
   } catch (error) {
     throw sendersFault(protocol.name, error)
   }
 }
 
-function sizeOf(message: unknown): number {
+/** In bytes. Only a prepared message knows its size: a `size` of the user's may be that of anything. */
+function sizeOf(message: unknown, prepared: unknown): number {
+  const { size } = Object(prepared)
+  return typeof size === 'number' ? size : sizeOfChunks(prepared ?? message)
+}
+
+function sizeOfChunks(message: unknown): number {
   if (typeof message === 'string') return Buffer.byteLength(message)
   if (message instanceof Uint8Array) return message.length
-  if (Array.isArray(message)) return message.reduce((sum, part) => sum + sizeOf(part), 0)
+  if (Array.isArray(message)) return message.reduce((sum, part) => sum + sizeOfChunks(part), 0)
   return SIZE_OF_OBJECT
 }
 

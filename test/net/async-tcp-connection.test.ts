@@ -20,6 +20,7 @@ import {
   PreparedMessage,
   Timer,
   text,
+  websocket,
 } from '../../src/index.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
@@ -249,6 +250,35 @@ test('a message that is an object counts as what its protocol makes of it while 
   assert.is(client.send({ long: 'x'.repeat(3989) }), false)
   assert.is(client.getSendBufferQueueSize(), 10_000)
   assert.equal(events, ['full'])
+})
+
+test('an object is sent as it was at its send: before connect(), while it connects, shakes hands and is open', async () => {
+  const heard: unknown[] = []
+  await withServer(
+    nodeEngine,
+    websocket(),
+    { onMessage: (_c, line) => void heard.push(line) },
+    async ({ endpoint }) => {
+      const client = new AsyncTcpConnection(`ws://${endpoint}`)
+      const state = { n: 0 }
+      const sendNext = () => {
+        state.n++
+        client.send(state)
+      }
+      sendNext()
+      sendNext()
+      client.connect()
+      sendNext()
+      client.onConnect = sendNext
+      client.onWebSocketConnected = sendNext
+      await until(() => heard.length === 5)
+      assert.equal(
+        heard,
+        [1, 2, 3, 4, 5].map((n) => JSON.stringify({ n })),
+      )
+      client.destroy()
+    },
+  )
 })
 
 test('options and arguments that are none are thrown at once', () => {

@@ -19,7 +19,7 @@ import {
 } from '../connection/symbols.ts'
 import { Connection } from '../connection.ts'
 import { encodedSize } from '../encoded.ts'
-import { codeOf, quoted, SystemError, UsageError } from '../errors.ts'
+import { quoted, SystemError, UsageError } from '../errors.ts'
 import { apart } from '../loop/apart.ts'
 import { Backoff } from '../loop/backoff.ts'
 import { now } from '../loop/clock.ts'
@@ -208,7 +208,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     this.#cancelPlan()
     this.#isExpected = this.getStatus() === State.Initial
     this.#forget()
-    this.#dialing?.abort(abandoned())
+    this.#giveUp()
     if (this[kIsOver]) this[kEndPipes]()
     else if (this.getStatus() !== State.Initial) super.destroy()
   }
@@ -302,17 +302,27 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
       const { engine } = chooseEngine(registry().engine, tls !== null)
       const socket = await engine.connect({ transport, host, port, path, proxy: this.#proxy() }, dialing.signal)
       if (tls !== null) await secured(socket, tls, dialing.signal)
-      if (dialing.signal.aborted) return socket.destroy()
+      if (dialing.signal.aborted) {
+        socket.destroy()
+        throw dialing.signal.reason
+      }
       this.#connectedAt = now()
       this.#settle()
       removeSender(this)
       this[kConnected](socket, this.onConnect)
     } catch (error) {
-      if (error !== dialing.signal.reason || codeOf(error) === 'ETIMEDOUT') this.#failed(error as Error)
+      if (this.#dialing === dialing) this.#failed(error as Error)
     } finally {
       deadlines.cancel(late)
       if (this.#dialing === dialing) this.#dialing = null
     }
+  }
+
+  /** From now on the attempt reports nothing, even if it has failed by now, or is late. */
+  #giveUp(): void {
+    const dialing = this.#dialing
+    this.#dialing = null
+    dialing?.abort(abandoned())
   }
 
   #failed(error: Error): void {

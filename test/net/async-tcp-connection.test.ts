@@ -514,6 +514,38 @@ test('connectTimeoutMs bounds all of it: the proxy, too', async () => {
   silent.close()
 })
 
+for (const [how, connectTimeoutMs] of [
+  ['cannot be made', 0],
+  ['times out', 50],
+] as const)
+  test(`who gives up an attempt that ${how} at this moment hears of no error after onClose`, async () => {
+    const silent = await serve(() => undefined)
+    // No route there: that is known at once, of all of them. Or the proxy says nothing, and all are late together.
+    const proxySocks5 = connectTimeoutMs === 0 ? '' : `127.0.0.1:${silent.port}`
+    const clients = [1, 2, 3].map(
+      () => new AsyncTcpConnection('tcp://255.255.255.255:80', { proxySocks5, connectTimeoutMs }),
+    )
+    const heard = clients.map((client) => {
+      const events: string[] = []
+      client.onError = (_client, code) => {
+        events.push(`error ${code}`)
+        for (const other of clients) if (other !== client) other.destroy()
+      }
+      client.onClose = () => void events.push(`close ${client.closeReason}`)
+      return events
+    })
+    for (const client of clients) client.connect()
+    if (connectTimeoutMs > 0) {
+      await until(() => silent.sockets.length === 3)
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100) // all are due when the loop goes on
+    }
+    await until(() => clients.every((client) => client.getStatus(false) === 'CLOSED'))
+    for (let n = 0; n < 10; n++) await nextTurn()
+    assert.equal(heard.toSorted(), [['close closed'], ['close closed'], ['error 1', 'close error']])
+    assert.equal(clients.map(({ closeReason }) => closeReason).toSorted(), ['closed', 'closed', 'error'])
+    silent.close()
+  })
+
 test('a handler of the life before holds up nothing in the next', async () => {
   const server = await serve(echo)
   const client = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`)

@@ -663,7 +663,9 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   [kSecure](tls: Tls): Promise<void> {
-    if (this.#state !== State.Established) return Promise.reject(connectionClosed(this.closeReason))
+    if (this.#state < State.Established)
+      throw new UsageError('ERR_NOT_CONNECTED', 'startTls() of a client is for one that has connected: see onConnect')
+    if (this.#state > State.Established) return Promise.reject(connectionClosed(this.closeReason ?? 'closed'))
     if (this.#socket.isEncrypted || this.#isShakingHands())
       throw new UsageError('ERR_TLS_TWICE', 'this connection is under TLS already')
     const handshake = withResolvers()

@@ -16,6 +16,7 @@ import {
   kLose,
   kReset,
   kSecure,
+  kTransport,
 } from '../connection/symbols.ts'
 import { Connection } from '../connection.ts'
 import { encodedSize } from '../encoded.ts'
@@ -213,7 +214,10 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     else if (this.getStatus() !== State.Initial) super.destroy()
   }
 
-  /** Switches to TLS, as STARTTLS does, within `connectTimeoutMs`. See `Connection.startTls`. */
+  /**
+   * Switches to TLS, as STARTTLS does, within `connectTimeoutMs`. See `Connection.startTls`. Throws UsageError, too,
+   * before it has connected: ERR_NOT_CONNECTED.
+   */
   override startTls(options: ClientTlsOptions = this.ssl): Promise<void> {
     return this[kSecure](new TlsClient(options, this.#target.host, this.connectTimeoutMs))
   }
@@ -227,6 +231,10 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   /** Returns what follows the host in the address: `/chat?room=1`. */
   getRemoteURI(): string {
     return this.#target.uri
+  }
+
+  override get [kTransport](): 'tcp' | 'ssl' | 'unix' {
+    return this.transport === 'ssl' || super[kTransport] === 'ssl' ? 'ssl' : this.#target.transport
   }
 
   override get [kIsOver](): boolean {

@@ -546,6 +546,27 @@ for (const [how, connectTimeoutMs] of [
     silent.close()
   })
 
+test('a client that is not connected knows its transport, and that startTls() comes too early', async () => {
+  const port = await freePort()
+  for (const [address, transport] of [
+    [`tcp://127.0.0.1:${port}`, 'tcp'],
+    [`ssl://127.0.0.1:${port}`, 'ssl'],
+    ['unix:///nowhere/app.sock', 'unix'],
+  ] as const) {
+    const client = new AsyncTcpConnection(address as 'tcp://')
+    const named = [client.toJSON().transport]
+    const isTooEarly = (error: unknown) => codeOf(error) === 'ERR_NOT_CONNECTED'
+    assert.throws(() => client.startTls(), isTooEarly)
+    client.onError = () => void named.push(client.toJSON().transport)
+    client.onClose = () => void named.push(client.toJSON().transport)
+    client.connect()
+    named.push(client.toJSON().transport)
+    assert.throws(() => client.startTls(), isTooEarly)
+    await until(() => named.length === 4)
+    assert.equal(named, Array(4).fill(transport))
+  }
+})
+
 test('a handler of the life before holds up nothing in the next', async () => {
   const server = await serve(echo)
   const client = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`)

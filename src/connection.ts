@@ -382,7 +382,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     return { id: this.id, status: this.getStatus(false), transport: this[kTransport], ...addressesOf(this) }
   }
 
-  /** The current protocol; an upgrade changes it. */
+  /** The current protocol; an upgrade changes it. A client that has closed is back at its first one. */
   get protocol(): AnyProtocol {
     return this.#protocol
   }
@@ -1576,6 +1576,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#stops &= ~OF_NEXT_LIFE.stops
     this.#bits &= ~OF_NEXT_LIFE.bits
     this.#set(Bit.Full, isFilled)
+    this.#protocol = rare.firstProtocol ?? this.#protocol // in which a client encodes what waits for its next life
     const { pipes } = rare
     rare.pipes = null // what onClose pipes belongs to a client's next life
     this.#bits |= Bit.ToldClose
@@ -1668,6 +1669,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       return this.#handlerFailed(error) // the peer has no part in it
     }
     this.#prepend(rest)
+    if (this[kSettings].role === 'client') this.#more().firstProtocol ??= this.#protocol
     this.#protocol = protocol
     this.#renewCodec(0)
     this.#guard(() => this.#openCodec())

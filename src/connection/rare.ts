@@ -2,7 +2,7 @@
 
 import type { Deferred } from '../deferred.ts'
 import type { ProtocolError } from '../errors.ts'
-import type { CloseReason } from '../protocol.ts'
+import type { AnyProtocol, CloseReason } from '../protocol.ts'
 import type { Pipes } from './pipes.ts'
 import type { Waiting } from './waiting.ts'
 
@@ -19,6 +19,8 @@ export class Rare {
   handshake: Deferred<void> | null = null
   /** Which life of a reconnecting client this is. */
   life = 0
+  /** What a client spoke before it was upgraded. */
+  firstProtocol: AnyProtocol | null = null
   pipes: Pipes | null = null
   waiting: Waiting | null = null
 }

@@ -546,6 +546,38 @@ for (const [how, connectTimeoutMs] of [
     silent.close()
   })
 
+test('a client whose protocol has upgraded begins its next connection with the first protocol, and so what waits for it', async () => {
+  const greeting = scripted((io) => {
+    io.write('HELLO\n')
+    return {
+      receive: (bytes) => io.upgrade(text, bytes.subarray(bytes.indexOf('\n') + 1)),
+      send: (message) => io.write(`<${message}>`),
+    }
+  })
+  let heard = ''
+  const server = await serve((socket) => {
+    socket.on('data', (bytes) => {
+      heard += bytes
+      if (heard === 'HELLO\n') socket.end('OK\nline\n')
+    })
+  })
+  const client = new AsyncTcpConnection(`tcp://127.0.0.1:${server.port}`, { protocol: greeting })
+  const events = watched(client)
+  client.onClose = () => {
+    client.onClose = null
+    client.send('lost')
+    client.reconnect(0)
+    client.send('waits')
+  }
+  client.connect()
+  await until(() => heard === 'HELLO\nHELLO\n<waits>')
+  await until(() => events.length === 4)
+  assert.equal(events, ['connect', 'message line', 'error 2 connection is closed', 'connect'])
+  assert.is(client.protocol, greeting)
+  client.destroy()
+  server.close()
+})
+
 test('a client that is not connected knows its transport, and that startTls() comes too early', async () => {
   const port = await freePort()
   for (const [address, transport] of [

@@ -303,7 +303,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     const pipes = this.#pipes()
     this.onMessage = (_connection, message) => {
       pipes.noteMessage()
-      if (!destination.send(message) && destination.#state > State.Established) this.close()
+      if (!destination.send(message) && destination.#takesNoMore) this.close()
     }
     pipes.leadTo(destination.#pipes())
   }
@@ -401,6 +401,11 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   // State
+
+  /** It refuses whatever it is sent. A client that is to connect again does not: that waits for the next connection. */
+  get #takesNoMore(): boolean {
+    return this.#state > State.Established && (this.#state !== State.Closed || this[kIsOver])
+  }
 
   #isShakingHands(): boolean {
     return this.#rare !== null && this.#rare.handshake !== null

@@ -147,6 +147,30 @@ for (const engine of engines) {
     })
   })
 
+  test(`${engine.name}: a source that fills a client while that waits to connect again is held until then`, async () => {
+    await withUpstream(engine.name, async (upstream) => {
+      const client = await waitingClient(upstream)
+      const events: string[] = []
+      client.onBufferFull = () => void events.push(`full ${client.getStatus(false)}`)
+      client.onBufferDrain = () => void events.push('drain')
+      const onConnect = (connection: AnyConnection) => connection.pipe(client)
+      await withServer(engine, tcp, { onConnect }, async ({ connect, connections, errors }) => {
+        const producer = await connect()
+        producer.socket.write(Buffer.alloc(3_000_000))
+        await until(() => events.length === 1)
+        await turns(10) // it would have been closed by now
+        assert.is(connections[0]?.getStatus(false), 'ESTABLISHED')
+        client.connect()
+        const socket = await until(() => upstream.sockets[1])
+        socket.resume()
+        await until(() => socket.bytesRead === 3_000_000)
+        await until(() => events.includes('drain'))
+        assert.equal([events[0], errors], ['full CLOSED', []])
+        client.destroy()
+      })
+    })
+  })
+
   test(`${engine.name}: a client that is piped into a full destination while it waits reads nothing until that has drained`, async () => {
     await withUpstream(engine.name, async (upstream) => {
       const client = await waitingClient(upstream)

@@ -3,7 +3,8 @@
 
 import { apart } from '../loop/apart.ts'
 import type { Role } from '../protocol.ts'
-import { kHold, kIsFull, kIsOver, kRelease, kShut, kTaken } from './symbols.ts'
+import { State } from './state.ts'
+import { kHasWaiting, kHold, kIsFull, kIsOver, kRelease, kShut, kTaken } from './symbols.ts'
 
 /** What a connection does for its pipes. */
 interface Piped {
@@ -13,6 +14,9 @@ interface Piped {
   readonly [kIsFull]: boolean
   /** How many bytes its peer has acknowledged. */
   readonly [kTaken]: number
+  /** It has accepted what it cannot send yet. */
+  readonly [kHasWaiting]: boolean
+  getStatus(): number
   /** A destination is full: delivers nothing until `[kRelease]()`. */
   [kHold](): void
   [kRelease](): void
@@ -30,6 +34,8 @@ export class Pipes {
   /** Its peer has sent something through the pipe, and nothing has come back since. */
   #isOwed = false
   #hasEnded = false
+  /** The other end is over, and this client has yet to connect: it closes when it has sent what it was given. */
+  #hasLostEnd = false
   /** What the destination's peer had acknowledged when `hasMoved` was called. */
   #takenBefore = 0
 
@@ -53,8 +59,8 @@ export class Pipes {
     this.#destination = destination
     destination.#sources.add(this)
     const [from, to] = [this.#connection, destination.#connection]
-    if (to[kIsOver]) from.close()
-    else if (from[kIsOver]) to.close()
+    if (to[kIsOver]) this.#loseEnd()
+    else if (from[kIsOver]) destination.#loseEnd()
     else if (to[kIsFull]) from[kHold]()
     else from[kRelease]()
   }
@@ -73,9 +79,9 @@ export class Pipes {
     if (this.#destination !== null) this.#destination.#isOwed = false
   }
 
-  /** The other end of a pipe was over before this client connected: there was nothing to close. */
+  /** The other end of a pipe was over before this client connected: there was nothing to close, or it had to wait. */
   get hasLostEnd(): boolean {
-    return this.#others.some((other) => other.#hasEnded || other.#connection[kIsOver])
+    return this.#hasLostEnd || this.#others.some((other) => other.#hasEnded || other.#connection[kIsOver])
   }
 
   /** This end is full, for a while. */
@@ -122,7 +128,14 @@ export class Pipes {
     this.#hasEnded = true
     this.#leave()
     this.#sources.clear()
-    for (const other of others) if (!other.#hasEnded && !other.#goesOnWith(this)) apart(close, other.#connection)
+    for (const other of others) if (!other.#hasEnded && !other.#goesOnWith(this)) other.#loseEnd()
+  }
+
+  /** Closes. A client that has yet to connect does that when it has sent what it has accepted, as any connection. */
+  #loseEnd(): void {
+    const isConnected = this.#connection.getStatus() === State.Established
+    if (isConnected || !this.#connection[kHasWaiting]) apart(close, this.#connection)
+    else this.#hasLostEnd = true
   }
 
   #goesOnWith(ended: Pipes): boolean {

@@ -171,6 +171,49 @@ for (const engine of engines) {
     })
   })
 
+  for (const status of ['INITIAL', 'CLOSED'] as const)
+    test(`${engine.name}: a source that ends before its client has connected (${status}): what it gave is sent, then that closes`, async () => {
+      await withUpstream(engine.name, async (upstream) => {
+        const { port, sockets } = upstream
+        const client =
+          status === 'CLOSED' ? await waitingClient(upstream) : new AsyncTcpConnection(`tcp://127.0.0.1:${port}`)
+        const onConnect = (connection: AnyConnection) => connection.pipe(client)
+        await withServer(engine, tcp, { onConnect }, async ({ connect, connections, errors }) => {
+          const producer = await connect()
+          producer.socket.end('all of it')
+          await until(() => connections[0]?.getStatus(false) === 'CLOSED')
+          assert.is(client.getSendBufferQueueSize(), 9)
+          const before = sockets.length
+          client.connect()
+          const heard = hear(await until(() => sockets[before]))
+          await until(() => heard.hasEnded)
+          await until(() => client.getStatus(false) === 'CLOSED')
+          assert.equal([heard.text, errors], ['all of it', []])
+        })
+      })
+    })
+
+  test(`${engine.name}: what a source gave before it ended is reported if its client cannot connect`, async () => {
+    await withUpstream(engine.name, async ({ port, sockets }) => {
+      const client = new AsyncTcpConnection('tcp://example.org:80', { proxySocks5: `127.0.0.1:${port}` })
+      const events: string[] = []
+      client.onError = (_client, code) => void events.push(`error ${code}`)
+      client.onClose = () => void events.push('close')
+      client.connect()
+      const onConnect = (connection: AnyConnection) => connection.pipe(client)
+      await withServer(engine, tcp, { onConnect }, async ({ connect, connections }) => {
+        const producer = await connect()
+        producer.socket.end('all of it')
+        await until(() => connections[0]?.getStatus(false) === 'CLOSED')
+        assert.equal([client.getStatus(false), client.getSendBufferQueueSize()], ['CONNECTING', 9])
+        const socket = await until(() => sockets[0])
+        socket.destroy()
+        await until(() => events.length === 3)
+        assert.equal(events, ['error 1', 'close', 'error 2'])
+      })
+    })
+  })
+
   test(`${engine.name}: a client that is piped into a full destination while it waits reads nothing until that has drained`, async () => {
     await withUpstream(engine.name, async (upstream) => {
       const client = await waitingClient(upstream)

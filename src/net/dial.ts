@@ -6,6 +6,7 @@ import { codeOf, ProtocolError, SystemError } from '../errors.ts'
 import { nothing } from '../nothing.ts'
 import type { ConnectTarget, ProxySettings } from '../transport.ts'
 import { ipv6Bytes } from './address.ts'
+import { addressesOf, firstConnected } from './race.ts'
 
 /** Connects. Rejects with a SystemError, a ProtocolError about the proxy, or the signal's reason. */
 export async function dial(target: ConnectTarget, options: net.SocketConstructorOpts, signal: AbortSignal) {
@@ -29,39 +30,36 @@ export async function dial(target: ConnectTarget, options: net.SocketConstructor
   }
 }
 
-/** Node races the addresses of a name (RFC 8305, "happy eyeballs"). */
-function connected(
+/** Rejects with a SystemError, or the signal's reason. */
+async function connected(
   { transport, host, port, path }: Omit<ConnectTarget, 'proxy'>,
   options: net.SocketConstructorOpts,
   signal: AbortSignal,
 ): Promise<net.Socket> {
+  try {
+    if (transport === 'unix') return await firstConnected([{ ...options, path }], signal)
+    const addresses = await unlessAborted(addressesOf(host), signal)
+    return await firstConnected(
+      addresses.map((address) => ({ ...options, host: address, port })),
+      signal,
+    )
+  } catch (error) {
+    if (signal.aborted) throw signal.reason
+    throw connectError(error as Error, transport === 'unix' ? path : formatEndpoint(host, port))
+  }
+}
+
+/** Rejects with the signal's reason as soon as there is one: a look-up cannot be taken back. */
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
-    if (signal.aborted) return reject(signal.reason)
-    const stream = net.connect({ ...options, ...(transport === 'unix' ? { path } : { host, port }) })
-    const settle = () => {
-      stream.off('error', fail)
-      signal.removeEventListener('abort', abort)
-    }
-    const fail = (error: Error) => {
-      settle()
-      reject(connectError(error, transport === 'unix' ? path : formatEndpoint(host, port)))
-    }
-    const abort = () => {
-      settle()
-      stream.on('error', nothing).destroy() // it was given up
-      reject(signal.reason)
-    }
+    const abort = () => reject(signal.reason)
+    if (signal.aborted) abort()
     signal.addEventListener('abort', abort)
-    stream.on('error', fail)
-    stream.once('connect', () => {
-      settle()
-      stream.on('error', nothing) // until another listener is attached; 'close' reports an error
-      resolve(stream)
-    })
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
   })
 }
 
-/** If several addresses all failed, the error of the last one is reported. */
+/** If several addresses have failed, the error of the one that took longest is reported. */
 function connectError(error: Error, endpoint: string): SystemError {
   const last = error instanceof AggregateError ? (error.errors.at(-1) as Error) : error
   const code = codeOf(last) || 'ECONNREFUSED'

@@ -86,7 +86,7 @@ export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketE
     return new NativeListener(this, source, accept)
   }
 
-  /** Node looks up the name, races its addresses and talks to the proxy; then the descriptor moves here. */
+  /** A stream of Node's is connected, through a proxy too; then the descriptor moves here. */
   async connect(target: ConnectTarget, signal: AbortSignal): Promise<Socket> {
     const stream = await dial(target, STREAM, signal)
     const ends: Ends = {

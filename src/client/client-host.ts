@@ -13,7 +13,10 @@ type ClientLimits = Pick<
   'maxPackageSize' | 'maxSendBufferSize' | 'idleTimeoutMs' | 'maxInFlight' | 'maxQueuedMessages'
 >
 
+/** Clients may be made, and at work, before there is one: at the top of a module. */
 let worker: ConnectionHost | null = null
+/** Promises of the callbacks of all clients that have not settled. */
+let unsettled = 0
 const counters = newCounters()
 const connections = new Map<number, AnyConnection>()
 
@@ -55,9 +58,11 @@ export function unsentByClients(): Unsent {
   return { clients, bytes }
 }
 
-/** From now on this process serves for `host`. */
+/** From now on this process serves for `host`, which waits for what clients have begun, earlier, too. */
 export function serveFor(host: ConnectionHost): void {
+  if (worker !== null) worker.unsettled -= unsettled
   worker = host
+  worker.unsettled += unsettled
 }
 
 export class ClientHost implements ConnectionHost {
@@ -80,7 +85,6 @@ export class ClientHost implements ConnectionHost {
   maxQueuedMessages: number
   /** Called when the connection has closed, after its `onClose`. */
   whenClosed: () => void = nothing
-  readonly #worker = worker
   #unsettled = 0
 
   constructor(limits: ClientLimits) {
@@ -96,12 +100,14 @@ export class ClientHost implements ConnectionHost {
   }
 
   set unsettled(count: number) {
-    if (this.#worker !== null) this.#worker.unsettled += count - this.#unsettled
+    const more = count - this.#unsettled
     this.#unsettled = count
+    unsettled += more
+    if (worker !== null) worker.unsettled += more
   }
 
   [kGone](connection?: AnyConnection): void {
     if (connection !== undefined) this.whenClosed()
-    this.#worker?.[kGone]()
+    worker?.[kGone]()
   }
 }

@@ -2,7 +2,7 @@
 // role but serves only in a worker process of its own group. It is a Group (process/group.ts) and a ConnectionHost;
 // there is no `implements` clause because those members are internal and stripped from the declarations.
 
-import { clients, serveFor, type Unsent, unsentByClients } from './client/client-host.ts'
+import { clients, partWithClients, serveFor, type Unsent, unsentByClients } from './client/client-host.ts'
 import { type ConnectionHost, DEFAULT_LIMITS, kGone, type ProtocolCallbacks } from './connection/host.ts'
 import { type AnyConnection, Connection } from './connection.ts'
 import { newCounters } from './counters.ts'
@@ -620,7 +620,12 @@ export class Worker<
     return own === (this as unknown) ? unsettledMessages() : 0
   }
 
-  /** @internal Clients belong to the process, so only its own Worker waits for them. */
+  /** @internal Clients belong to the process, so only its own Worker has them, and waits for them. */
+  get clients(): ReadonlyMap<number, AnyConnection> {
+    return own === (this as unknown) ? clients.connections : NO_CLIENTS
+  }
+
+  /** @internal */
   get unsent(): Unsent {
     return own === (this as unknown) ? unsentByClients() : NOTHING_UNSENT
   }
@@ -643,9 +648,15 @@ export class Worker<
     }
   }
 
+  /** @internal */
+  partWithClients(): void {
+    if (own === (this as unknown)) partWithClients()
+  }
+
   /** @internal Not `stop`, which is Workerman's for something else. */
   cutOff(): void {
     this.disconnect()
+    for (const client of [...this.clients.values()]) apart(destroy, client)
     if (own === (this as unknown)) closeMessages()
   }
 
@@ -784,6 +795,7 @@ function erased(worker: object): Worker<string | undefined, unknown> & Accepting
 /** The Worker this process runs. */
 let own: Worker<string | undefined, unknown> | null = null
 
+const NO_CLIENTS: ReadonlyMap<number, AnyConnection> = new Map()
 const NOTHING_UNSENT: Unsent = { clients: 0, bytes: 0 }
 
 /** An address, settings, or both. Throws UsageError for anything else, which plain JavaScript would take. */

@@ -45,7 +45,7 @@ import {
   type Tls,
 } from '../transport.ts'
 import { CLIENT_RULES, checkClient } from '../worker/rules.ts'
-import { addSender, ClientHost, removeSender } from './client-host.ts'
+import { addSender, ClientHost, hasLeft, removeSender } from './client-host.ts'
 
 /** Properties of the connection that its constructor takes, with their documentation. */
 type OwnSettingName =
@@ -264,8 +264,10 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     return this[kKeep](bytes, true, encodedSize(bytes))
   }
 
+  /** Nothing is planned in a process that is about to exit: `onClose` asks for it as after any other end. */
   #plan(ms: number): void {
     this.#cancelPlan()
+    if (hasLeft()) return
     this.#isExpected = true
     this.#reconnectTimer = reconnects.after(ms, () => this.#connectAgain())
   }

@@ -1,10 +1,12 @@
 // Owner of the connections this process opens. They belong to no worker, but a leaving worker waits for what their
-// handlers have begun, and for what they were given to send.
+// handlers have begun, and for what they were given to send; then they say goodbye.
 
 import { type ConnectionHost, kGone } from '../connection/host.ts'
 import { State } from '../connection/state.ts'
+import { kDrain, kLeave } from '../connection/symbols.ts'
 import type { AnyConnection } from '../connection.ts'
 import { newCounters } from '../counters.ts'
+import { apart } from '../loop/apart.ts'
 import { nothing } from '../nothing.ts'
 
 /** The settings that an accepted connection takes from its worker. */
@@ -17,6 +19,7 @@ type ClientLimits = Pick<
 let worker: ConnectionHost | null = null
 /** Promises of the callbacks of all clients that have not settled. */
 let unsettled = 0
+let hasParted = false
 const counters = newCounters()
 const connections = new Map<number, AnyConnection>()
 
@@ -60,9 +63,26 @@ export function unsentByClients(): Unsent {
 
 /** From now on this process serves for `host`, which waits for what clients have begun, earlier, too. */
 export function serveFor(host: ConnectionHost): void {
+  hasParted = false
   if (worker !== null) worker.unsettled -= unsettled
   worker = host
   worker.unsettled += unsettled
+}
+
+/** The process is about to exit: no client connects again. */
+export function hasLeft(): boolean {
+  return hasParted
+}
+
+/** Open clients say goodbye, if their protocol has one, and half-close. `onClose` cannot connect them again. */
+export function partWithClients(): void {
+  hasParted = true
+  for (const connection of [...connections.values()]) apart(part, connection)
+}
+
+function part(connection: AnyConnection): void {
+  connection[kDrain]()
+  connection[kLeave]()
 }
 
 export class ClientHost implements ConnectionHost {

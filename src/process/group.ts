@@ -214,6 +214,10 @@ export interface Group {
   readonly isConnected: boolean
   /** Closes them at once. What their `onClose` sends may still leave. */
   disconnect(): void
+  /** The connections that this process has opened. */
+  readonly clients: { readonly size: number }
+  /** They say goodbye and half-close; none connects again. */
+  partWithClients(): void
   /** Closes at once whatever is left; no message leaves or comes any more. */
   cutOff(): void
   /** What keeps `drain` from finishing, in words; empty if nothing does. */

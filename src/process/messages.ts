@@ -164,7 +164,7 @@ export type FromChild =
   | { readonly type: 'relieved'; readonly turn: number }
   /** It leaves on its own within this time and accepts no more. Sent again: within less time. */
   | { readonly type: 'leaving'; readonly exitCode: number; readonly timeoutMs: number }
-  /** Its time is over, and it still tells senders that their messages are lost. Sent again and again. */
+  /** Its time is over, and it still tells senders of lost messages, or parts with connections. May be sent again. */
   | { readonly type: 'telling' }
   /** `stand`: it would lead this name. `resign`: it no longer would, and its job has ended. */
   | { readonly type: 'stand' | 'resign'; readonly name: string; readonly ticket: number }

@@ -48,6 +48,8 @@ const FINAL_ROUND_MS = 200
 export interface Drainable {
   readonly connections: ReadonlyMap<number, AnyConnection>
   readonly arrivals: ReadonlySet<Arrival>
+  /** Those that its process has opened: not closed here, but their signals abort, too. */
+  readonly clients: ReadonlyMap<number, AnyConnection>
 }
 
 /** Calls back once everything that had already arrived has been read. */
@@ -232,7 +234,8 @@ export class Drain {
   #abort(): void {
     if (this.#hasAborted) return
     this.#hasAborted = true
-    for (const connection of this.#host.connections.values()) apart(abort, connection)
+    const { connections, clients } = this.#host
+    for (const connection of [...connections.values(), ...clients.values()]) apart(abort, connection)
   }
 }
 

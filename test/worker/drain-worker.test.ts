@@ -62,6 +62,7 @@ class Crowd {
   readonly wires: AnyWire[] = []
   readonly connections = new Map<number, AnyConnection>()
   readonly arrivals = new Set<never>()
+  readonly clients = new Map<never, never>()
   readonly #clock = new TickClock()
 
   add(wire: AnyWire): AnyWire {

@@ -47,6 +47,7 @@ const STEP_MS = 50
 class Crowd {
   readonly clock = new OneTimer()
   readonly wires: Wire<unknown, unknown>[] = []
+  readonly clients = new Map<never, never>()
   readonly connections = new Map<number, AnyConnection>()
   readonly arrivals = new Set<never>()
   /** What happens between the choice of who leaves and their end: bytes that the kernel had. */

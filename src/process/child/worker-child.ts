@@ -66,7 +66,10 @@ const TELL_ONE_MS = 0.005
 /** The largest part of the time to leave that is spent on that. */
 const MOST_TELLING_SHARE = 1 / 4
 const LOOK_MS = 50
-/** How long a process whose time is up waits for the outcome of what its last `onClose` calls have sent. */
+/**
+ * How long a process that exits waits for the outcome of what its last `onClose` calls have sent, and then for the
+ * servers of its clients to close.
+ */
 const LAST_WORDS_MS = 200
 const LAST_LOOK_MS = 5
 /** How often the master is told that it still goes on. */
@@ -281,6 +284,17 @@ class WorkerLife {
     while (now() < until && (group.isConnected || group.unsettledMessages > before))
   }
 
+  /** Clients go last: handlers have needed them, and `onClose` may have sent them something. */
+  async #partWithClients(): Promise<void> {
+    const group = this.#group
+    if (group === null || group.clients.size === 0) return
+    this.#channel.send({ type: 'telling' })
+    group.partWithClients()
+    const until = now() + LAST_WORDS_MS
+    do await new Promise((resolve) => setTimeout(resolve, LAST_LOOK_MS))
+    while (now() < until && group.clients.size > 0)
+  }
+
   async #drain(timeoutMs: number): Promise<void> {
     await Promise.all([this.#group?.drain(timeoutMs), this.#candidates.leave()])
     await this.#exit()
@@ -302,6 +316,7 @@ class WorkerLife {
     await this.#tellLost() // of what was sent since, while handlers can still answer their connections
     await this.#disconnect()
     await this.#tellLost()
+    await this.#partWithClients()
     this.#group?.cutOff()
     this.#report(work)
     exitWhenSent(this.#channel, this.#exitCode)

@@ -12,7 +12,7 @@ import type { UploadedFile, UploadForm, UploadSettings } from '../../protocols/h
 import { codeOf, messageOf, ProtocolError, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { nothing } from '../nothing.ts'
-import { Delimiters } from './delimiters.ts'
+import { Delimiters, MAX_HEADER_BYTES } from './delimiters.ts'
 import { isLeftBehind, newFileName } from './owners.ts'
 import { ignoreMissing, privateDirectory, sweep } from './private-directory.ts'
 
@@ -50,9 +50,10 @@ class FormFile implements UploadedFile {
 
 /** Limit of a field's name, in bytes. */
 const MAX_NAME_BYTES = 255
-/** Limit of a part's header lines, in bytes. The parser does not report a part that exceeds it. */
-const MAX_HEADER_BYTES = 81_920
-/** As many lines as fit into that. The parser would drop further lines, and with them the name of a part. */
+/**
+ * As many header lines as fit into the limit of a part's head. The parser would drop further lines, and with them the
+ * name of a part.
+ */
 const MAX_HEADERS = MAX_HEADER_BYTES / 4
 
 /**

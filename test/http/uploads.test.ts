@@ -186,6 +186,38 @@ test('a part that the parser does not see is not left out: the form is refused',
   rmSync(directory, { recursive: true })
 })
 
+test('a part whose head has over 80 KiB is refused, however it is cut: the parser would go on without the rest of it', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
+  const disposition = 'Content-Disposition: form-data; name="f"; filename="f"'
+  /** A part whose header lines have `size` bytes, each with its line end; the last one is its type. */
+  const part = (size: number) => {
+    const [first, last] = [`${disposition}\r\nX: `, '\r\nContent-Type: image/png\r\n']
+    return `--X\r\n${first}${'y'.repeat(size - first.length - last.length)}${last}\r\nval\r\n`
+  }
+  const small = `--X\r\n${disposition}\r\nContent-Type: image/png\r\n\r\n${'v'.repeat(200_000)}\r\n`
+  const read = (text: string, size: number) => {
+    async function* pieces() {
+      for (let at = 0; at < text.length; at += size) yield Buffer.from(text.slice(at, at + size))
+    }
+    const reading = readUploads(pieces(), TYPE, { directory })
+    return within(
+      10_000,
+      reading.then(({ files }) => files.map(({ type }) => type).join(), codeOf),
+    )
+  }
+  for (const [size, expected] of [
+    [81_920, 'image/png,image/png'],
+    [81_921, 'ERR_BAD_MULTIPART'],
+    [90_000, 'ERR_BAD_MULTIPART'],
+    [1_000_000, 'ERR_BAD_MULTIPART'],
+  ] as const)
+    for (const text of [part(size) + small, small + part(size)])
+      for (const by of [101, 65_536, 81_923, 81_926, 2_000_000])
+        assert.is(await read(`${text}--X--\r\n`, by), expected, `${size} by ${by}`)
+  assert.is(await read(`--X\r\n${small}--X--\r\n`, 7), 'ERR_BAD_MULTIPART', 'a delimiter in place of a head')
+  rmSync(directory, { recursive: true })
+})
+
 test('a line that begins with the boundary and goes on is refused, however it is cut: the parser would lose its part', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
   const type = (boundary: string) => `multipart/form-data; boundary=${boundary}`

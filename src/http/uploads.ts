@@ -79,6 +79,8 @@ export async function readUploads(
   try {
     parser = new Busboy({
       headers: { 'content-type': contentType },
+      // As in PHP and in fetch's `formData()`: by default the parser takes unnamed bytes for a file, too.
+      isPartAFile: (_field, _type, fileName) => fileName !== undefined,
       limits: { ...bounds, headerPairs: MAX_HEADERS, headerSize: MAX_HEADER_BYTES, parts: maxFiles + maxFields },
     })
   } catch (cause) {

@@ -268,4 +268,27 @@ test('an input without a choice is no file; one without a name, or without a byt
   rmSync(directory, { recursive: true })
 })
 
+test('it is its filename that makes a part a file: without one it is a field, whatever its type', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
+  const part = (field: string, more: string, text: string) =>
+    `--X\r\nContent-Disposition: form-data; name="${field}"${more}\r\nContent-Type: application/octet-stream\r\n\r\n${text}\r\n`
+  const body = [
+    part('a', '', 'x\u00e9'),
+    part('b', '', ''),
+    part('c', '; filename="c"', 'x'),
+    part('d', '; filename=""', ''),
+  ]
+  const form = await readUploads(bytesOf(`${body.join('')}--X--\r\n`), TYPE, { directory })
+  assert.equal(form.fields, [
+    ['a', 'x\u00e9'],
+    ['b', ''],
+  ])
+  assert.equal(
+    form.files.map(({ fieldName, name, size }) => [fieldName, name, size]),
+    [['c', 'c', 1]],
+  )
+  await form.dispose()
+  rmSync(directory, { recursive: true })
+})
+
 test.run()

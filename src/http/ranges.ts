@@ -13,7 +13,10 @@ const MAX_RANGES = 16
 /** Limit including empty list elements. */
 const MAX_ELEMENTS = 64
 
-/** Null: send the whole (no ranges, other units, bad syntax, too many). */
+/**
+ * Null: send the whole (no ranges, other units, bad syntax, too many; all of an empty file, of which a 206 cannot say
+ * what it is).
+ */
 export function rangesOf(field: string | undefined, size: number): Ranges | 'unsatisfiable' | null {
   const list = /^bytes=(.*)$/i.exec(field?.trim() ?? '')?.[1]
   if (list === undefined) return null
@@ -25,7 +28,7 @@ export function rangesOf(field: string | undefined, size: number): Ranges | 'uns
   const ranges: Range[] = []
   for (const spec of specs) {
     const range = rangeOf(spec, size)
-    if (range === null) return null
+    if (range === null || (size === 0 && range.first === 0)) return null
     if (range.first <= range.last) ranges.push(range)
   }
   return ranges.length === 0 ? 'unsatisfiable' : coalesced(ranges)

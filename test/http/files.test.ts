@@ -237,6 +237,14 @@ test('ranges: one, several, from the end, too many, nonsense', async () => {
     const found = rangesOf(field, 10)
     assert.equal(Array.isArray(found) ? found.map(({ first, last }) => [first, last]) : found, expected, field)
   }
+  for (const [field, expected] of [
+    ['bytes=-5', null], // satisfiable (RFC 9110 section 14.1.2), but there is no Content-Range for no bytes
+    ['bytes=0-', null],
+    ['bytes=0-99', null],
+    ['bytes=5-', 'unsatisfiable'],
+    ['bytes=5-,-5', null],
+  ] as const)
+    assert.is(rangesOf(field, 0), expected, field)
   await inFolder(async (folder) => {
     const several = await openFile({ path: join(folder, 'a.txt') }, asking({ range: 'bytes=0-1,-2' }))
     const text = await read(several)

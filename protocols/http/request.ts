@@ -135,8 +135,10 @@ export class Request {
 
   /** `https` if this connection or the one to a trusted proxy uses TLS. */
   get scheme(): 'http' | 'https' {
-    const told = this.#forwarded('x-forwarded-proto')
-    return told === 'https' || (told === undefined && this.#io.peer.isEncrypted) ? 'https' : 'http'
+    const told = this.#forwarded('x-forwarded-proto')?.toLowerCase()
+    if (told === 'https' || told === 'wss') return 'https'
+    if (told === 'http' || told === 'ws') return 'http'
+    return this.#io.peer.isEncrypted ? 'https' : 'http'
   }
 
   /** The client's address. Behind trusted proxies: the last address in the chain that is not one of theirs. */

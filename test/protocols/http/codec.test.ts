@@ -1337,6 +1337,7 @@ test('https is refused to who came without, unless a trusted proxy says that its
   assert.match(ask(`POST ${line}Content-Length: 5¶¶body`, ['192.0.2.1']), /^HTTP\/1\.1 421 /)
   assert.match(ask(`GET ${line}X-Forwarded-Proto: https¶¶`), /^HTTP\/1\.1 421 /)
   assert.match(ask(`GET ${line}X-Forwarded-Proto: https¶¶`, ['192.0.2.1']), /^HTTP\/1\.1 200 /)
+  assert.match(ask(`GET ${line}X-Forwarded-Proto: HTTPS¶¶`, ['192.0.2.1']), /^HTTP\/1\.1 200 /)
   assert.match(ask('GET HTTPS://h/x HTTP/1.0¶¶'), /^HTTP\/1\.1 421 /)
   assert.match(ask('GET HTTP://h/x HTTP/1.1¶Host: h¶¶'), /^HTTP\/1\.1 200 /)
   assert.is(lines[0], 'GET https://h/x 421')

@@ -2,11 +2,12 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { Request } from '../../../protocols/http/request.ts'
+import { Request } from '../../../protocols/http/request.ts'
 import { Response } from '../../../protocols/http/response.ts'
 import type { AccessLogEntry, HttpServices, HttpSettings } from '../../../protocols/http/settings.ts'
 import { codeOf, ProtocolError } from '../../../src/errors.ts'
-import { serve, shown, wire } from '../../support/http.ts'
+import type { Peer } from '../../../src/protocol.ts'
+import { parseHead, serve, shown, wire } from '../../support/http.ts'
 import { until } from '../../support/until.ts'
 
 /** The request that a handler is given. */
@@ -162,6 +163,23 @@ test('what proxies tell is believed from those that one trusts, and from nobody 
     ['', '192.0.2.1'],
   ])
     assert.is(told(['192.0.2.1'], `X-Forwarded-For: ${element}¶`)[0], ip, element)
+})
+
+test('a scheme that a trusted proxy tells is known in any case and for a WebSocket; any other tells nothing', () => {
+  const peer = { remoteIp: '192.0.2.1', isEncrypted: false } as Peer
+  const schemeOf = (field: string, isEncrypted: boolean) => {
+    const found = parseHead(wire(`GET / HTTP/1.1¶Host: h¶X-Forwarded-Proto: ${field}¶¶`))
+    assert.ok(found)
+    const { signal } = new AbortController()
+    const host = { isTrusted: () => true, loadSession: () => Promise.reject(new Error('not here')) }
+    return new Request(found.head, null, { peer: { ...peer, isEncrypted }, signal }, host).scheme
+  }
+  for (const isEncrypted of [false, true]) {
+    // Traefik tells ws and wss.
+    for (const field of ['https', 'HTTPS', 'wss']) assert.is(schemeOf(field, isEncrypted), 'https', field)
+    for (const field of ['http', 'Http', 'ws']) assert.is(schemeOf(field, isEncrypted), 'http', field)
+    for (const field of ['', 'spdy']) assert.is(schemeOf(field, isEncrypted), isEncrypted ? 'https' : 'http', field)
+  }
 })
 
 test('of what proxies have put in a row that counts which the outermost trusted one has told', () => {

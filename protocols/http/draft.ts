@@ -159,6 +159,11 @@ export function weakened(lines: string): string {
   return lines.replace(/^(ETag: )(")/im, '$1W/$2')
 }
 
+/** Whether field lines say that other codings get other bytes (RFC 9110 section 12.5.5). */
+export function variesByCoding(lines: string): boolean {
+  return /^vary:(?:.*,)?[ \t]*(?:accept-encoding|\*)[ \t]*[,\r]/im.test(lines)
+}
+
 export function discard({ body, close }: Draft): void {
   if (body !== null && !isChunk(body)) letGo(body)
   if (close !== null) quietly(close)

@@ -9,7 +9,7 @@ import { nothing } from '../../src/nothing.ts'
 import type { CodecIo, Encoded } from '../../src/protocol.ts'
 import { connectionLine, everydayHead, joined, lengthLine, sizeOf, wireOf } from './answer-bytes.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
-import { type Draft, discard, draftOf, isSmall, lengthOf, weakened } from './draft.ts'
+import { type Draft, discard, draftOf, isSmall, lengthOf, variesByCoding, weakened } from './draft.ts'
 import { draftOfAnswer, draftOfFile } from './drafting.ts'
 import type { RequestHead } from './head.ts'
 import { statusOfRaw } from './raw-answer.ts'
@@ -362,7 +362,7 @@ export class Exchange {
     const isOfGet = body === null && this.head.method === 'HEAD' // it has the fields of a GET, whose body is not known
     if (!isOf200 && (isOpen || (body === null && !isOfGet))) return draft
     const coding = this.request.codingFor(CODINGS) as Coding | null
-    draft.lines += 'Vary: Accept-Encoding\r\n'
+    if (!variesByCoding(lines)) draft.lines += 'Vary: Accept-Encoding\r\n'
     if (status === 304 && coding !== null) draft.lines = weakened(draft.lines)
     if (isOf200 || body === null || coding === null || isSmall(body, draft.size)) return draft
     draft.lines = `${weakened(draft.lines).replace(/^Accept-Ranges:.*\r\n/im, '')}Content-Encoding: ${coding}\r\n`

@@ -899,6 +899,23 @@ test('a strong validator is weakened where the bytes are others, and there alone
   }
 })
 
+test('that an answer varies by coding is said once, whoever says it', async () => {
+  for (const [own, says] of [
+    ['Accept-Encoding', ['Accept-Encoding']],
+    ['Origin, accept-encoding', ['Origin, accept-encoding']],
+    ['Accept-Encoding , Origin', ['Accept-Encoding , Origin']],
+    ['*', ['*']],
+    ['Origin', ['Origin', 'Accept-Encoding']],
+    ['X-Accept-Encoding', ['X-Accept-Encoding', 'Accept-Encoding']],
+  ] as const) {
+    const answer = new Response(200, { Vary: own, 'Content-Type': 'text/css' }, 'x'.repeat(2000))
+    const server = serve((connection) => connection.send(answer), { compress: true })
+    server.receive(wire('GET / HTTP/1.1¶Host: h¶Accept-Encoding: gzip¶¶'))
+    await until(() => server.connection.bytesWritten > 0)
+    assert.equal(shown(server.written()).match(/(?<=¶Vary: )[^¶]*(?=¶)/g), says)
+  }
+})
+
 test('a file is compressed from 1 KiB on, as a text is; a stream of unknown size always', async () => {
   for (const [size, isCompressed] of [
     [3, false],

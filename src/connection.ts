@@ -223,7 +223,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     return this.#rare === null ? null : this.#rare.closeReason
   }
 
-  /** The code a codec passed to `io.close(code)`, such as a WebSocket close code; 0 for none. */
+  /** The code a codec has given, by `io.close(code)` or as its `closeCode`, such as WebSocket's; 0 for none. */
   get closeCode(): number {
     return this.#rare === null ? 0 : this.#rare.closeCode
   }
@@ -1562,6 +1562,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#move(State.Closed)
     const rare = this.#more()
     rare.closeReason ??= 'closed'
+    if (rare.closeCode === 0) rare.closeCode = this.#codec.closeCode ?? 0
     this.#queue = NONE
     this.#held = null
     this.#cancelTimers()

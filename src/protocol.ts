@@ -204,6 +204,8 @@ export interface Codec<Out = unknown> {
   readonly isLongLived?: boolean
   /** True once it has said goodbye and refuses further messages: a broadcast skips this connection. */
   readonly isClosing?: boolean
+  /** What `connection.closeCode` becomes if the connection ends and was given no code, as by a reset. */
+  readonly closeCode?: number
   /**
    * Whether a broadcast may send this message now, which its peer has not asked for; without this it always may. A
    * protocol of requests and answers takes none where it would be taken for an answer.

@@ -170,6 +170,11 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink, Ope
     return this.#state >= State.Closing
   }
 
+  /** Without a handshake there is nothing to close. */
+  get closeCode(): number {
+    return this.#opening === null ? this.#closeCode : 0
+  }
+
   get isBusy(): boolean {
     if (this.#state === State.Open) return this.#isReceiving
     if (this.#state === State.Opening) return this.#opening?.isDeciding === true || this.#isAmidHandshake

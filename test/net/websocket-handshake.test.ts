@@ -1,5 +1,6 @@
 // What is sent during the handshake of a WebSocket, over real sockets: by a client, and by a server that takes its time.
 
+import type net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import WebSocket from 'ws'
@@ -245,5 +246,21 @@ test('a server reports what it has accepted for a client that is not admitted', 
     },
   )
 })
+
+for (const engine of engines)
+  caseTest(engine === engines.at(-1))(
+    `${engine.name}: a WebSocket that ends with a reset has the code 1006, as with a FIN`,
+    async () => {
+      await withServer(engine, websocket(), {}, async ({ endpoint, connections }) => {
+        for (const way of ['resetAndDestroy', 'end'] as const) {
+          const raw = new WebSocket(`ws://${endpoint}`)
+          const socket = new Promise<net.Socket>((resolve) => raw.on('upgrade', (answer) => resolve(answer.socket)))
+          ;(await socket)[way]()
+          await until(() => connections.at(-1)?.getStatus(false) === 'CLOSED')
+          assert.is(connections.at(-1)?.closeCode, 1006, way)
+        }
+      })
+    },
+  )
 
 test.run()

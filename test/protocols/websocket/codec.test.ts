@@ -1640,4 +1640,38 @@ test('closeReason says who closed first: the peer, we, or a worker that leaves',
   assert.equal([peer.connection.closeReason, peer.connection.closeCode], ['peer', 4000])
 })
 
+test('the code of a WebSocket that ends without a close frame of the peer is 1006, however it ends', () => {
+  const goodbye = frame(0x88, Buffer.from([0x0f, 0xa0]))
+  const throws = () => {
+    throw new Error('planted')
+  }
+  const cases: [what: string, callbacks: object, act: (server: Server) => unknown, code: number][] = [
+    ['a reset', {}, (server) => server.reset(), 1006],
+    ['destroy()', {}, (server) => server.connection.destroy(), 1006],
+    ['a handler that fails', { onMessage: throws }, (server) => server.receive(masked(frame(0x81, 'x'))), 1006],
+    [
+      'a reset behind the goodbye',
+      { onMessage: () => new Promise(() => undefined) },
+      (server) => [server.receive(Buffer.concat([frame(0x81, 'x'), goodbye].map(masked))), server.reset()],
+      4000,
+    ],
+  ]
+  for (const [what, callbacks, act, code] of cases) {
+    const codes: number[] = []
+    const onClose = ({ closeCode }: Server['connection']) => codes.push(closeCode)
+    const server = opened({}, { ...callbacks, onClose })
+    assert.is(server.connection.closeCode, 0, what)
+    act(server)
+    server.end()
+    assert.equal([codes, server.connection.closeCode], [[code], code], what)
+  }
+  const { wire: peer, answer } = client()
+  peer.receive(wire(answer()))
+  peer.reset()
+  assert.equal([peer.connection.closeReason, peer.connection.closeCode], ['error', 1006])
+  const early = serve()
+  early.reset()
+  assert.is(early.connection.closeCode, 0, 'there was no WebSocket')
+})
+
 test.run()

@@ -1509,7 +1509,6 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   #end(): void {
     if (this.#state !== State.Established) return
-    if (this.#is(Bit.Cut)) return this.#drop()
     this.#move(State.Ending)
     this.#discardInput()
     if (this.#socket.queuedBytes === 0) this.#sendFin()
@@ -1529,6 +1528,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   #sendFin(): void {
+    if (this.#is(Bit.Cut)) return this.#drop()
     if (!this.#is(Bit.SentFin)) this.#socket.end()
     this.#bits |= Bit.SentFin
     if (this.lingerTimeout <= 0 || this.#is(Bit.PeerEnded)) this.#drop()

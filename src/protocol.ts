@@ -324,7 +324,8 @@ export interface CodecIo<In = unknown> {
   /**
    * The end of the connection is to tell the peer that it has all of what is sent, as that of an HTTP answer without a
    * length, and by now all of it `isWritten`, or not. From then on, if the connection ends before all is written and
-   * sent, it does so at once and with a reset (TCP), not with FIN, which would make what there is look complete.
+   * sent, it does so with a reset (TCP), not with FIN, which would make what there is look complete; only `end` still
+   * waits until what is queued has left.
    */
   endTells(isWritten: boolean): void
   /** Hands the connection to another protocol, which receives `rest` first. This codec gets `closed('upgraded')`. */

@@ -319,11 +319,19 @@ export class Exchange {
     this.#prepared(coming)
       .then(begin)
       .catch((error) => {
-        if (this.#state === State.Done) return
-        this.refuse(500, 'the answer could not be made')
-        this.#host.io.fail(error)
+        if (this.#state !== State.Done) this.#failed(error)
       })
     return true
+  }
+
+  /** The answer cannot be made, or not to its end. If nothing of it was written yet, a 500 says so. */
+  #failed(error: unknown): void {
+    const { io } = this.#host
+    this.refuse(500, 'the answer could not be made')
+    // What was written leaves: a client that gets nothing cannot tell this from a stale connection, and asks again.
+    if (io.queuedBytes > 0) io.end(0, 'handler')
+    io.fail(error)
+    this.abandon()
   }
 
   async #prepared(coming: Promise<Draft>): Promise<Draft> {
@@ -552,8 +560,7 @@ export class Exchange {
       (error) => {
         if (!this.#isStreaming) return // it was given up, and the source ends in its own way
         giveUp(iterator)
-        this.refuse(500, 'the answer could not be made') // if nothing was sent yet
-        this.#host.io.fail(error)
+        this.#failed(error)
       },
     )
     return goOn

@@ -3,11 +3,13 @@
 // comes along with the last bytes for a FIN.
 
 import { execFile } from 'node:child_process'
+import { Readable } from 'node:stream'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Request as HttpRequest } from '../../protocols/http/request.ts'
 import { Chunk, Response } from '../../protocols/http/response.ts'
 import type { Connection } from '../../src/connection.ts'
+import { http } from '../../src/index.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import type { Transport } from '../../src/transport.ts'
@@ -83,10 +85,42 @@ const CASES: Record<string, { handle: Handler; ends: number; version?: string }>
   },
 }
 
+/** Yields a piece, and fails in the same turn. */
+async function* failingAtOnce(): AsyncGenerator<string> {
+  yield 'one'
+  throw new Error('on purpose')
+}
+
+async function* failingFirst(): AsyncGenerator<string> {
+  yield Promise.reject(new Error('on purpose'))
+}
+
+/** Answers that fail right behind their beginning, which has not left by then. */
+const FAILING: Record<string, Handler> = {
+  'a stream': (connection) => connection.send(new Response(200, {}, failingAtOnce())),
+  'a stream, prepared': (connection) =>
+    connection.send(new Response(200, { 'Content-Type': 'text/plain' }, failingAtOnce())),
+  'a stream that is shorter than it says': (connection) =>
+    connection.send(new Response(200, { 'Content-Length': '9' }, Readable.from(['one']))),
+  'a stream that is longer than it says': (connection) =>
+    connection.send(new Response(200, { 'Content-Length': '4' }, Readable.from(['one', 'two']))),
+  'a handler': (connection) => {
+    connection.send(new Response(200, OPEN, 'one'))
+    throw new Error('on purpose')
+  },
+}
+
 /** Its exit code. */
-function curl(...args: string[]): Promise<number> {
+async function curl(...args: string[]): Promise<number> {
+  return (await transfer(...args)).code
+}
+
+/** The exit code of curl, and what it has received. */
+function transfer(...args: string[]): Promise<{ code: number; received: string }> {
   return new Promise((resolve) => {
-    execFile('curl', ['-s', '-o', '/dev/null', '-m', '10', ...args], (error) => resolve(Number(error?.code ?? 0)))
+    execFile('curl', ['-s', '-i', '-m', '10', ...args], (error, received) =>
+      resolve({ code: Number(error?.code ?? 0), received }),
+    )
   })
 }
 
@@ -98,6 +132,37 @@ for (const transport of transports) {
       await withServer(transport, httpInMemory(), { onMessage: handle as never }, async ({ endpoint }) => {
         assert.is(await curl(version, `http://${endpoint}/`), ends, what)
       })
+  })
+
+  it(`${transport.name}: of an answer that fails right behind its beginning the client gets that, and sees the cut`, async () => {
+    for (const [what, handle] of Object.entries(FAILING))
+      for (const [version, ends] of [
+        ['--http1.1', CHUNKS_MISSING],
+        ['--http1.0', what.includes('says') ? CHUNKS_MISSING : RESET],
+      ] as const)
+        await withServer(transport, http({ compress: true }), { onMessage: handle as never }, async (server) => {
+          const { code, received } = await transfer(version, `http://${server.endpoint}/`)
+          assert.match(received, /^HTTP\/1\.1 200 OK\r\n.*\r\n\r\none$/s, `${what}, ${version}`)
+          assert.is(code, ends, `${what}, ${version}`)
+          const [connection] = server.connections
+          assert.equal([server.errors.length, connection?.closeReason], [1, 'handler'], what)
+          await until(() => connection?.getStatus(false) === 'CLOSED')
+        })
+  })
+
+  it(`${transport.name}: the 500 for a stream that fails before its first piece leaves, though the body is being read`, async () => {
+    const handle: Handler = async (connection, { body }) => {
+      connection.send(new Response(200, {}, failingFirst()))
+      for await (const _bytes of body);
+    }
+    const settings = { onMessage: handle as never }
+    await withServer(transport, http({ body: 'stream' }), settings, async ({ connect, errors }) => {
+      const client = await connect()
+      client.socket.write('POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nab')
+      await until(() => client.hasEnded || client.isClosed)
+      assert.match(client.received, /^HTTP\/1\.1 500 /)
+      assert.is(errors[0], '4 on purpose')
+    })
   })
 
   it(`${transport.name}: on a Unix socket, which has no reset, such an answer ends all the same`, async () => {

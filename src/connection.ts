@@ -1781,8 +1781,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       this.#connection.#close()
     }
 
-    noteEnd(code: number, reason: CloseReason): void {
-      if (this.#isCurrent()) this.#connection.#note(code, reason)
+    noteEnd(reason: CloseReason): void {
+      if (this.#isCurrent()) this.#connection.#note(0, reason)
     }
 
     outlivePeer(code = 0, reason?: CloseReason): void {

@@ -311,10 +311,10 @@ export interface CodecIo<In = unknown> {
    */
   close(code?: number, reason?: CloseReason): void
   /**
-   * The protocol's goodbye is complete, and the peer is to end the connection: keeps `code` and `reason`, as `close`
-   * does, for however that comes, be it a reset.
+   * The protocol's goodbye is complete, and the peer is to end the connection: keeps `reason`, as `close` does, for
+   * however that comes, be it a reset. The code is the codec's `closeCode` then.
    */
-  noteEnd(code: number, reason: CloseReason): void
+  noteEnd(reason: CloseReason): void
   /**
    * The peer expects nothing more, and can be sent nothing, but handlers are still at work on what it has sent: aborts
    * `signal`, and FIN follows what is queued. Call `end` or `close` when they have settled. `code` and `reason` as for

@@ -379,7 +379,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink, Ope
     if (this.#state === State.Heard) this.#answerClose()
     this.#io.event('onWebSocketClose', code, reason)
     if (this.isServer) return this.#io.end(code, this.#reason) // see #checkClose
-    this.#io.noteEnd(code, this.#reason) // a server may well end it with a reset
+    this.#io.noteEnd(this.#reason) // a server may well end it with a reset
     this.#io.deadline('close', this.#settings.closeTimeoutMs)
   }
 

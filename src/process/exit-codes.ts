@@ -22,6 +22,9 @@ export const enum WorkerExit {
   Uncaught = 250,
 }
 
+/** Node's for flags that it does not take, or a file of theirs that is missing. User code may end with it, too. */
+export const NODE_REFUSES = 9
+
 /** Stable names of the exit codes for programs: the `code` in `--json` when an error has no more exact one. */
 const CODES: Record<Exit, string> = {
   [Exit.Ok]: '',

@@ -267,6 +267,9 @@ export type RejectionPolicy = 'exit' | 'log'
  */
 export const LONGEST_TIMEOUT_MS = 2_000_000_000
 
+/** Of one group. More is a typo: each is a process, and knows all others. */
+export const MOST_PROCESSES = 1024
+
 export const DEFAULT_SETTINGS: Settings = {
   stopTimeoutMs: 2000,
   logFile: '',

@@ -110,14 +110,18 @@ export class InspectorPorts {
   readonly #first: number
   readonly #taken = new Set<number>()
 
-  constructor(first = asksForAnyPort(settings) ? 0 : settings.debugPort) {
+  constructor(first = portIn(linesOf(settings)) === 0 ? 0 : settings.debugPort) {
     this.#first = first
   }
 
-  /** The lowest free port. 0 means any port and is returned as it is. */
-  take(): number {
-    if (this.#first === 0) return 0
-    let port = portAfter(this.#first)
+  /**
+   * The lowest free port: from the one that a worker's `extra` flags name, or above our own. 0 means any port and is
+   * returned as it is.
+   */
+  take(extra: readonly string[] = []): number {
+    const named = portIn(extra)
+    if ((named ?? this.#first) === 0) return 0
+    let port = named ?? portAfter(this.#first)
     while (this.#taken.has(port)) port = portAfter(port)
     this.#taken.add(port)
     return port
@@ -136,13 +140,19 @@ function portAfter(port: number): number {
 }
 
 /**
- * Whether the flags ask for port 0. process.debugPort cannot tell: once the inspector is open, it holds the port that
- * the kernel assigned.
+ * The port that flags ask for. Of 0 process.debugPort cannot tell: once the inspector is open, it holds the port that the
+ * kernel assigned.
  */
-function asksForAnyPort({ execArgv, options }: NodeSettings): boolean {
-  const lines = [...wordsOf(options), ...execArgv].join('\n')
-  const ports = lines.matchAll(/^"?--(?:inspect(?:[-_](?:brk|wait|port))?|debug[-_]port)[=\n](?:\S*:)?(\d+)"?$/gm)
-  return [...ports].at(-1)?.[1] === '0'
+function portIn(flags: readonly string[]): number | undefined {
+  const ports = flags
+    .join('\n')
+    .matchAll(/^"?--(?:inspect(?:[-_](?:brk|wait|port))?|debug[-_]port)[=\n](?:\S*:)?(\d+)"?$/gm)
+  const last = [...ports].at(-1)?.[1]
+  return last === undefined ? undefined : Number(last)
+}
+
+function linesOf({ execArgv, options }: NodeSettings): string[] {
+  return [...wordsOf(options), ...execArgv]
 }
 
 /** Removes flags and the values after them. A value never starts with a dash: Node refuses that. */

@@ -20,6 +20,7 @@ import {
   rule,
   TRUE_OR_FALSE,
 } from '../options.ts'
+import { MOST_PROCESSES } from '../process/group.ts'
 import type { SettingName } from './settings.ts'
 import type { WorkerStatics } from './statics.ts'
 
@@ -53,7 +54,7 @@ export const RULES = {
     (value) => isString(value) && Buffer.byteLength(value) <= LONGEST_NAME,
     `a string of at most ${LONGEST_NAME} bytes`,
   ),
-  count: numberFrom(-Number.MAX_VALUE, Number.MAX_VALUE),
+  count: rule(isCount, `a number up to ${MOST_PROCESSES}`),
   backlog: numberFrom(1, Number.MAX_VALUE),
   maxConnections: POSITIVE,
   maxConnectionsPerIp: NOT_NEGATIVE,
@@ -143,4 +144,9 @@ export function checkClient(settings: object, rules: Rules): void {
     if (known === undefined) throw new UsageError('ERR_UNKNOWN_OPTION', `a connection has no option '${key}'`)
     if (value !== undefined) check(`${key} of a client`, value, known)
   }
+}
+
+/** Below 1 is 1, as in Workerman. */
+function isCount(value: unknown): boolean {
+  return typeof value === 'number' && Number.isFinite(value) && value <= MOST_PROCESSES
 }

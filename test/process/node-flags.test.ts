@@ -105,6 +105,14 @@ test('ports count up, and the lowest that is free is taken', () => {
   assert.is(new InspectorPorts(65_535).take(), 1024) // Node takes none above, and none below
 })
 
+test('a port that a Worker names for itself is that of its first process', () => {
+  for (const flags of [['--inspect=127.0.0.1:21300'], ['--inspect', '--inspect-port=21300'], ['--inspect-brk=21300']]) {
+    const ports = new InspectorPorts(9229)
+    assert.equal([ports.take(), ports.take(flags), ports.take(flags)], [9230, 21300, 21301], `${flags}`)
+  }
+  assert.is(new InspectorPorts(9229).take(['--inspect=127.0.0.1:0']), 0)
+})
+
 test('--inspect=0 leaves every choice to the kernel, also when our own port has been chosen', () => {
   const settings = nodeSettings()
   try {
@@ -117,6 +125,18 @@ test('--inspect=0 leaves every choice to the kernel, also when our own port has 
   } finally {
     adoptNodeSettings(settings)
   }
+})
+
+test('flags that Node refuses are the reason that a start gives', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', echo(1, "worker.execArgv = ['--max-old-space-sizee=64']"))
+    const { code, stderr } = await box.command('start', '-d', module)
+    assert.is(code, 6)
+    assert.match(
+      stderr,
+      /worker echo:0: Node does not start with these flags \(execArgv\): bad option: --max-old-space-sizee=64/,
+    )
+  })
 })
 
 /** Tells its inspector's port, its flags and its heap limit. */

@@ -245,4 +245,18 @@ test('a scale that would leave no process that serves, and remove one that does,
   })
 })
 
+longTest('so is one that would leave a process alone that does not answer', async () => {
+  await inSandbox(async (box) => {
+    const before = await box.start(box.file('app.js', echo(2)))
+    const [first] = workersOf(before)
+    process.kill(first?.pid ?? 0, 'SIGSTOP')
+    await until(async () => (workersOf(await box.status())[0]?.silentMs ?? 0) > 3500, 10_000)
+    const { code, stderr } = await box.command('scale', 'echo', '1')
+    assert.is(code, 1)
+    assert.match(stderr, /no process that would stay serves: echo:0 does not answer/)
+    process.kill(first?.pid ?? 0, 'SIGCONT')
+    await box.stop()
+  })
+})
+
 test.run()

@@ -9,10 +9,10 @@ import { withResolvers } from '../../deferred.ts'
 import { codeOf, messageOf } from '../../errors.ts'
 import { now } from '../../loop/clock.ts'
 import type { BoundSocket } from '../../net/bound-socket.ts'
-import { type CommandError, describeExit, WorkerExit } from '../exit-codes.ts'
+import { type CommandError, describeExit, NODE_REFUSES, WorkerExit } from '../exit-codes.ts'
 import { type ConnectionRow, LONGEST_TIMEOUT_MS, type PeerNews, type WantedSocket } from '../group.ts'
 import { sendSocket, standInRequest } from '../handle-channel.ts'
-import { type FromChild, LONGEST_REASON, type Report, type SocketFailure } from '../messages.ts'
+import { type FromChild, HUNG_AFTER_MS, LONGEST_REASON, type Report, type SocketFailure } from '../messages.ts'
 import type { Tail } from '../output/logbook.ts'
 import { type Child, onceEnded, onceUnstarted } from '../spawn.ts'
 import { isWellFormed } from './worker-messages.ts'
@@ -211,6 +211,11 @@ export class WorkerHandle {
   /** How long it has been silent, ms. */
   get silentMs(): number {
     return now() - this.heardAt
+  }
+
+  /** Whether it is ready, and was heard from lately. */
+  get isServing(): boolean {
+    return this.state === 'ready' && this.silentMs < HUNG_AFTER_MS
   }
 
   /** Resolves when it is ready; rejects with the reason if it ends before that. */
@@ -546,7 +551,7 @@ export class WorkerHandle {
         unstarted === null
           ? describeExit(code, signal, why)
           : `spawn failed: ${messageOf(unstarted.cause ?? unstarted)}`,
-      reason: this.#reason,
+      reason: this.#reason || (code === NODE_REFUSES ? refusalIn(lines) : ''),
       isLogged: this.#isLogged,
       lastLog: lines,
       unstarted,
@@ -561,4 +566,11 @@ export class WorkerHandle {
     this.#hasRetired.resolve()
     this.#end.resolve(exit)
   }
+}
+
+/** What Node has printed: `/usr/bin/node: bad option: --x`. */
+function refusalIn(lines: readonly string[]): string {
+  const said = `${process.execPath}: `
+  const line = lines.find((one) => one.startsWith(said))
+  return line === undefined ? '' : `Node does not start with these flags (execArgv): ${line.slice(said.length)}`
 }

@@ -51,7 +51,7 @@ export class WorkerSpawner {
     const { options, memory, programs, tickets, peers, runDir } = this.#household
     const { modules, argv, engine } = options
     const output = this.#household.output as Output
-    const inspectorPort = inspects(declaration.execArgv) ? this.#ports.take() : null
+    const inspectorPort = inspects(declaration.execArgv) ? this.#ports.take(declaration.execArgv) : null
     const isQuiet = inspectorPort === null && output.isLogPiped && declaration.stuckTimeoutMs > 0
     const incarnation = ++slot.incarnation
     const fds = socket === null || socket.fd < 0 ? [] : [socket.fd]

@@ -1,7 +1,7 @@
 // Asks a short-lived process what the user's modules declare. The master never evaluates user code: it could not see
 // changed code at a reload, and a module's timers and crashes would live in the supervisor.
 
-import { CommandError, Exit } from '../exit-codes.ts'
+import { CommandError, Exit, NODE_REFUSES } from '../exit-codes.ts'
 import type { Declaration, Settings } from '../group.ts'
 import type { Outline } from '../master/group-state.ts'
 import { type FromChild, type GroupKey, keysOf, mailboxesOf } from '../messages.ts'
@@ -97,9 +97,13 @@ function settle(
     onceEnded(child, (code, killed) => {
       if (channel.isOverrun) reason ||= tooMuch(modules)
       const word = killed === null ? `exit ${code}` : `signal ${killed}`
+      const refused = code === NODE_REFUSES ? 'Node has refused its flags, or ' : ''
       // No effect after `declared`.
       reject(
-        new CommandError(Exit.Module, reason || `${modules.join(', ')} ended the process at its top level (${word})`),
+        new CommandError(
+          Exit.Module,
+          reason || `${refused}${modules.join(', ')} ended the process at its top level (${word})`,
+        ),
       )
     })
   })

@@ -3,6 +3,7 @@
 
 import type { Leave } from '../control/requests.ts'
 import { CommandError, Exit, noGroup } from '../exit-codes.ts'
+import { MOST_PROCESSES } from '../group.ts'
 import type { Blueprint, GroupState } from '../master/group-state.ts'
 import type { Slot } from '../master/slot.ts'
 import { isCalled } from '../messages.ts'
@@ -10,9 +11,6 @@ import { Reload } from './reload.ts'
 
 /** `4`, `+1`, `-1`, or back to what the code declares. */
 export type Scale = { readonly to: number } | { readonly by: number } | 'declared'
-
-/** A typing error must not start a thousand processes. */
-const MOST_PROCESSES = 1024
 
 export class Regroup extends Reload {
   #windowOf: (blueprint: Blueprint) => number = ({ declaration }) => declaration.drainTimeoutMs
@@ -131,13 +129,18 @@ function countOf(group: GroupState, scale: Scale): number {
 
 /** Throws if the processes that serve would leave, and only others stay. */
 function checkServes({ name, slots }: GroupState, count: number): void {
-  const serves = ({ current }: Slot) => current?.state === 'ready'
+  const serves = ({ current }: Slot) => current?.isServing === true
   const staying = slots.slice(0, count)
   if (staying.some(serves) || !slots.slice(count).some(serves)) return
-  const why = staying.map(({ id, lastExit, lastReason }) => `${name}:${id} ${lastExit} ${lastReason}`.trim())
+  const why = staying.map((slot) => `${name}:${slot.id} ${whyNot(slot)}`.trim())
   throw new CommandError(Exit.Failure, `no process that would stay serves: ${why.join('; ')}`, {
     next: `'millrace status' shows more of them; 'millrace reload ${name}' once their cause is mended`,
   })
+}
+
+/** Why a slot does not serve. */
+function whyNot({ current, lastExit, lastReason }: Slot): string {
+  return current?.state === 'ready' ? 'does not answer' : `${lastExit} ${lastReason}`
 }
 
 function keyOf({ blueprint: { key } }: GroupState): Blueprint['key'] {

@@ -1,7 +1,6 @@
 // Whether a server is alive and whether it is ready: for probes and the service manager.
 
 import type { GroupState } from '../master/group-state.ts'
-import { HUNG_AFTER_MS } from '../messages.ts'
 import type { ReloadTally } from './metrics.ts'
 
 export interface GroupHealth {
@@ -49,7 +48,7 @@ export function readinessOf({ state, groups }: Seen): HealthAnswer {
 }
 
 export function groupHealth({ name, slots, blueprint, isStopped }: GroupState): GroupHealth {
-  const serving = slots.filter(({ current }) => current?.state === 'ready' && current.silentMs < HUNG_AFTER_MS)
+  const serving = slots.filter(({ current }) => current?.isServing === true)
   const { count, minReady } = blueprint.declaration
   return { name, ready: serving.length, minReady: isStopped ? 0 : Math.min(minReady, count), count }
 }

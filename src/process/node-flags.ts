@@ -140,8 +140,8 @@ function portAfter(port: number): number {
 }
 
 /**
- * The port that flags ask for. Of 0 process.debugPort cannot tell: once the inspector is open, it holds the port that the
- * kernel assigned.
+ * The port that flags ask for. Of 0 process.debugPort cannot tell: once the inspector is open, it holds the port that
+ * the kernel assigned.
  */
 function portIn(flags: readonly string[]): number | undefined {
   const ports = flags

@@ -1,13 +1,13 @@
 // Addresses that cannot be had: one line that says which and why, exit code 5, nothing started, nothing on a port that
 // nobody asked for.
 
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { atLength, caseTest, longTest } from '../support/length.ts'
-import { ask, Client, echo, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
+import { ask, Client, echo, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 import { NO_SUCH_HOST, where, withAddon } from '../support/where.ts'
 
@@ -241,6 +241,22 @@ test('a connection made while no worker lives is served by the next one', async 
     assert.match(await client.line(), /^hello \d+$/)
     client.close()
     await box.stop()
+  })
+})
+
+test('a Unix socket whose file somebody has removed: the log says so, and a reload makes it anew', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'app.sock')
+    const text = echo(2, 'worker.protocol = text', `unix://${path}`).replace('{ Worker }', '{ Worker, text }')
+    await box.start(box.file('app.js', text))
+    const client = await Client.connect(path)
+    rmSync(path)
+    await until(() => /app\.sock: somebody has removed it/.test(box.log()), 10_000)
+    succeeded(await box.command('reload'))
+    assert.match(await ask(path, 'hello'), /^hello/)
+    client.close()
+    await box.stop()
+    assert.not.ok(existsSync(path))
   })
 })
 

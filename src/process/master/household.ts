@@ -43,6 +43,8 @@ export interface Householder {
   answer(request: Request): Promise<Answer>
   /** Called when the list of processes has to be rewritten. */
   record(): void
+  /** Called now and then: somebody may have removed the files of its sockets. */
+  lookAfterSockets(): void
 }
 
 export class Household {
@@ -145,6 +147,7 @@ export class Household {
     const { runDir, lock, control, leftovers } = this
     // an upgrade moves them
     if (lock === null || control === null || leftovers === null || leftovers.isShared) return
+    this.#master.lookAfterSockets()
     if (existsSync(join(runDir, 'lock')) && control.isThere) return
     try {
       makeRunDir({ paths: [runDir], elsewhere: [], isGiven: true })

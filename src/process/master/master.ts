@@ -597,6 +597,10 @@ export class Master
     return [...others, ...this.#processes().map(({ pid }) => pid)]
   }
 
+  lookAfterSockets(): void {
+    this.sockets.tellMissing()
+  }
+
   /** Records which processes would be left over if this one were killed now. */
   record(): void {
     this.#household.leftovers?.record(this.#pids())

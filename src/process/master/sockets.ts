@@ -45,6 +45,8 @@ export class Sockets {
   /** Sockets of the start or reload in progress: they may have no group yet. */
   readonly #reserved = new Set<BoundSocket>()
   readonly #udp: UdpPorts
+  /** Paths of sockets whose missing files have been logged. */
+  #missing = new Set<string>()
   /** Whether `own` was called; applies to sockets it inherits. */
   #isOwner = false
 
@@ -143,7 +145,7 @@ export class Sockets {
         'ERR_NOT_FOR_DATAGRAMS',
         `${listen}: listen() is for streams: declare a UDP address on a Worker`,
       )
-    const isHere = (one: BoundSocket) => isSamePlace(this.#all.get(one)?.address, address)
+    const isHere = (one: BoundSocket) => isSamePlace(this.#all.get(one)?.address, address) && !this.#isMissing(one)
     const socket =
       (isAnyPort(address) ? undefined : own.find(isHere)) ??
       (await this.#activated(address)) ??
@@ -223,8 +225,26 @@ export class Sockets {
     const candidates = isAnyPort(address) ? own : [...own, ...this.#all.keys()]
     return candidates.find((socket) => {
       const entry = this.#all.get(socket)
-      return !this.#reserved.has(socket) && entry?.isShared === false && isSamePlace(entry.address, address)
+      if (this.#reserved.has(socket) || entry?.isShared !== false || !isSamePlace(entry.address, address)) return false
+      return !this.#isMissing(socket)
     })
+  }
+
+  /** Whether somebody has removed the file of a Unix socket of ours: no client finds it, and only a new one helps. */
+  #isMissing(socket: BoundSocket): boolean {
+    const entry = this.#all.get(socket)
+    if (entry === undefined || entry.address.transport !== 'unix' || entry.activatedAs !== null || entry.isLent)
+      return false
+    return fileId(entry.address.path) === ''
+  }
+
+  /** Logs each Unix socket whose file has gone, once. */
+  tellMissing(): void {
+    const missing = [...this.#all.keys()].filter((socket) => this.#isMissing(socket)).map(({ endpoint }) => endpoint)
+    for (const path of missing)
+      if (!this.#missing.has(path))
+        log(`${path}: somebody has removed it, and no client finds it: 'reload' makes it anew`)
+    this.#missing = new Set(missing)
   }
 
   /** A service manager's socket at this address, or at one that covers it, that no group uses yet. */

@@ -111,18 +111,14 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const exchange = this.#exchange
     if (this.#isOver) {
       discardAnswer(message)
-      return this.io.refuse(
-        this.#isFaulty ? 'the client broke the rules, and was told' : 'the last answer of this connection is complete',
-      )
+      return this.#refuseLate()
     }
     if (this.#hasEndedEvents && exchange?.takesPieces !== true && isPiece(message)) {
       const isEnd = message instanceof Chunk && message.data.length === 0
       return isEnd || this.io.refuse('its events have ended, since the worker is leaving')
     }
     try {
-      // This cannot be meant for a request that its handler has not seen: the one before it is answered a second time.
-      if (exchange === null || this.io.hasUndelivered)
-        throw new UsageError('ERR_NO_REQUEST', 'there is no request to answer: each has one answer')
+      if (exchange === null || this.#isUnseen(exchange)) throw noRequest()
       return exchange.answer(message)
     } catch (error) {
       if (exchange?.holds(message) !== true) discardAnswer(message)
@@ -132,9 +128,22 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   sendRaw(bytes: Encoded): boolean {
     const exchange = this.#exchange
-    if (exchange !== null && !this.io.hasUndelivered) exchange.noteRaw(bytes)
-    if (exchange?.isRaw === true) this.io.onSettled = () => exchange.finish()
+    if (this.#isOver) return this.#refuseLate()
+    if (exchange === null || this.#isUnseen(exchange)) throw noRequest()
+    exchange.noteRaw(bytes)
+    if (exchange.isRaw) this.io.onSettled = () => exchange.finish()
     return this.io.write(bytes)
+  }
+
+  #refuseLate(): false {
+    return this.io.refuse(
+      this.#isFaulty ? 'the client broke the rules, and was told' : 'the last answer of this connection is complete',
+    )
+  }
+
+  /** What is sent cannot be meant for a request that no handler has seen: the one before it is answered again. */
+  #isUnseen(exchange: Exchange): boolean {
+    return exchange.isArriving || this.io.hasUndelivered
   }
 
   /** RFC 9112 section 9.6. */
@@ -153,8 +162,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const exchange = this.#exchange
     this.#isClosing = true
     if (exchange === null) return reason === 'closed' && this.#phase === Phase.Flush
-    if (this.io.hasUndelivered) {
-      exchange.abandon() // no handler has seen it: without an answer its client knows that it may retry
+    if (this.#isUnseen(exchange)) {
+      exchange.abandon() // without an answer its client knows that it may retry
       return false
     }
     if (reason === 'handler' || reason === 'stopped') {
@@ -442,7 +451,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (isUpload)
       this.#receiveUpload(exchange, sink, type) // uploads have limits of their own
     else if (isCollected) this.#sendContinue(exchange)
-    else this.#emit(request)
+    else this.#emitArrived(exchange)
   }
 
   #receiveUpload(exchange: Exchange, sink: RequestBody, type: string): void {
@@ -452,7 +461,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
         if (this.#exchange !== exchange) return this.#dispose(form)
         exchange.request.complete(null, null, form)
         exchange.uploads = form
-        this.#emit(exchange.request)
+        this.#emitArrived(exchange)
       },
       (error) => this.#uploadFailed(exchange, error),
     )
@@ -487,7 +496,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     request.complete(bytes, incoming.trailers, null)
     if (bytes !== null && bytes.length > 0) sink.push(bytes)
     sink.end()
-    if (bytes !== null) this.#emit(request)
+    if (bytes !== null) this.#emitArrived(exchange)
     else if (exchange.isAnswered) this.#follow(exchange)
   }
 
@@ -541,6 +550,11 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#incoming?.sink.fail(gone())
     this.#incoming = null
     this.#refuse(400, 'the body ends before its end')
+  }
+
+  #emitArrived(exchange: Exchange): void {
+    exchange.hasArrived()
+    this.#emit(exchange.request)
   }
 
   #emit(request: Request): void {
@@ -770,6 +784,10 @@ const LONGEST_LOOK_MS = 60_000
 
 function unlimited(ms: number): number {
   return ms > 0 ? ms : Number.POSITIVE_INFINITY
+}
+
+function noRequest(): UsageError {
+  return new UsageError('ERR_NO_REQUEST', 'there is no request to answer: each has one answer')
 }
 
 /** Answers with what a handler has thrown. */

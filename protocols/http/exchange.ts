@@ -91,13 +91,15 @@ interface Early {
   readonly isOfEvents: boolean
 }
 
-/** How a body is sent: flags in one number, since there is an exchange for every request. */
-const enum Body {
+/** How a body is sent, and more: flags in one number, since there is an exchange for every request. */
+const enum Flag {
   Chunked = 1,
   /** Its end is that of the connection, which must not come before. */
   UntilEnd = 2,
   /** The pieces of an open answer are not sent: it is one to HEAD, or its status has no body. */
   Mute = 4,
+  /** The request has not been emitted yet: its body is arriving, or its form is being stored. */
+  Arriving = 8,
 }
 
 export class Exchange {
@@ -115,7 +117,7 @@ export class Exchange {
   #state: State = State.Waiting
   #status = 0
   #sent = 0
-  #body = 0
+  #flags = 0
   #session: Promise<Session> | null = null
   #iterator: AsyncIterator<string | Uint8Array> | null = null
   #wake: (() => void) | null = null
@@ -134,6 +136,7 @@ export class Exchange {
   constructor(host: ExchangeHost, head: RequestHead, body: RequestBody | null) {
     this.#host = host
     this.head = head
+    if (body !== null) this.#flags = Flag.Arriving
     this.#startedAt = host.settings.log === null ? 0 : host.settings.services.wallClock()
     this.request = new Request(head, body, host.io, this)
   }
@@ -166,6 +169,16 @@ export class Exchange {
   clientEnded(reason: AbortError): void {
     this.#clientEnded = reason
     this.#signal?.abort(reason)
+  }
+
+  /** No handler can mean this request, since none has been told of it. */
+  get isArriving(): boolean {
+    return this.#is(Flag.Arriving)
+  }
+
+  /** Its request is being emitted. */
+  hasArrived(): void {
+    this.#flags &= ~Flag.Arriving
   }
 
   /** Whether this answer is the one being sent. */
@@ -214,7 +227,7 @@ export class Exchange {
     if (this.#state === State.Open) return this.#goOn(message)
     if (typeof message === 'string' && this.#isEveryday()) return this.#answerText(message)
     if (this.#early?.isEnded === false) return this.#goOn(message)
-    if (this.#state !== State.Waiting) throw new UsageError('ERR_ANSWERED', 'this request has its answer already')
+    if (this.#state !== State.Waiting) throw hasItsAnswer()
     if (message instanceof Response && (message.request ?? this.request) !== this.request)
       throw new UsageError('ERR_ANSWERED', 'this is the answer to another request, which has one already')
     if (message instanceof Response && message.file !== null)
@@ -248,7 +261,10 @@ export class Exchange {
     return goOn
   }
 
-  /** Notes what is sent past HTTP: unless an answer has begun, this is it. */
+  /**
+   * Notes what is sent past HTTP: unless an open answer has begun, this is it. Throws UsageError (ERR_ANSWERED) if
+   * there is another one, which the bytes would be written into, or before, or behind.
+   */
   noteRaw(bytes: Encoded): void {
     if (this.#state === State.Waiting) {
       this.#status = statusOfRaw(bytes)
@@ -257,7 +273,7 @@ export class Exchange {
       this.isLast = true
       // Without a cookie, if it is new: only its handler could have told the client.
       if (this.#session !== null) this.#commit(this.#session).catch((error) => this.#host.io.fail(error))
-    }
+    } else if (!this.isOpen) throw hasItsAnswer()
     if (this.#state === State.Raw) this.#sent += encodedSize(bytes)
   }
 
@@ -404,17 +420,17 @@ export class Exchange {
     const head = this.#headOf(draft, status, length, hasBody)
     this.#status = status
     this.#close = draft.close
-    if (!hasBody) this.#body |= Body.Mute
+    if (!hasBody) this.#flags |= Flag.Mute
     if (isOpen && (hasBody || !isEvents(type))) return this.#open(head, body, type)
     return this.#whole(head, hasBody ? body : null, length)
   }
 
-  #is(one: Body): boolean {
-    return (this.#body & one) !== 0
+  #is(one: Flag): boolean {
+    return (this.#flags & one) !== 0
   }
 
   #untilEnd(): void {
-    this.#body |= Body.UntilEnd
+    this.#flags |= Flag.UntilEnd
     this.#host.io.endTells(false)
   }
 
@@ -422,9 +438,9 @@ export class Exchange {
   #headOf(draft: Draft, status: number, length: number, hasBody: boolean): string {
     const { reason, hasDate, lines, size, body, isOpen, type, isClosing, options } = draft
     const { minorVersion, isKeepAlive } = this.head
-    if (length < 0 && minorVersion === 1 && hasBody) this.#body |= Body.Chunked
+    if (length < 0 && minorVersion === 1 && hasBody) this.#flags |= Flag.Chunked
     // So do events without a body: they have no last piece that another request could wait for.
-    const endsWithConnection = length < 0 && !this.#is(Body.Chunked) && (hasBody || (isOpen && isEvents(type)))
+    const endsWithConnection = length < 0 && !this.#is(Flag.Chunked) && (hasBody || (isOpen && isEvents(type)))
     if (endsWithConnection && !isEvents(type)) this.#untilEnd()
     this.isLast = isClosing || !this.#host.mayGoOn || !isKeepAlive || endsWithConnection
     return (
@@ -439,7 +455,7 @@ export class Exchange {
     this.#state = State.Open
     this.#noteEvents(type)
     const goOn = this.#host.io.write(wireOf(head), true)
-    return first === null || first.length === 0 || this.#is(Body.Mute) ? goOn : this.#piece(first)
+    return first === null || first.length === 0 || this.#is(Flag.Mute) ? goOn : this.#piece(first)
   }
 
   #noteEvents(type: string): void {
@@ -459,7 +475,7 @@ export class Exchange {
   #framing(status: number, length: number, size: number, isEmpty: boolean): string {
     if (status === 204 || (status === 304 && isEmpty)) return ''
     if (status === 205) return 'Content-Length: 0\r\n'
-    if (this.#is(Body.Chunked)) return 'Transfer-Encoding: chunked\r\n'
+    if (this.#is(Flag.Chunked)) return 'Transfer-Encoding: chunked\r\n'
     if (length < 0) return ''
     if (!isEmpty || this.head.method !== 'HEAD') return `Content-Length: ${length}\r\n`
     return size < 0 ? '' : `Content-Length: ${size}\r\n` // of the body that GET would have, which may be unknown
@@ -474,7 +490,7 @@ export class Exchange {
       throw new UsageError('ERR_ENCODE', 'an open answer goes on with text, bytes, Chunk or ServerSentEvents')
     if (data.length > 0) {
       if (this.#early !== null) return this.#keep(this.#early, data, message)
-      if (this.#is(Body.Mute)) return true
+      if (this.#is(Flag.Mute)) return true
       return this.#isFull(0) ? this.#leaveOut(message) : this.#piece(data)
     }
     this.finish()
@@ -506,7 +522,7 @@ export class Exchange {
     const { pieces, isEnded } = early
     this.#early = null
     if (this.#state !== State.Open) return // events for HEAD
-    if (pieces.length > 0 && !this.#is(Body.Mute))
+    if (pieces.length > 0 && !this.#is(Flag.Mute))
       this.#host.io.write(
         pieces.flatMap((data) => this.#framed(data)),
         true,
@@ -533,7 +549,7 @@ export class Exchange {
   #framed(data: string | Uint8Array): string | Uint8Array | (string | Uint8Array)[] {
     const size = Buffer.byteLength(data)
     this.#sent += size
-    return this.#is(Body.Chunked) ? [`${size.toString(16)}\r\n`, data, '\r\n'] : data
+    return this.#is(Flag.Chunked) ? [`${size.toString(16)}\r\n`, data, '\r\n'] : data
   }
 
   /**
@@ -612,13 +628,13 @@ export class Exchange {
 
   #terminate(): void {
     this.#state = State.Done
-    if (this.#is(Body.Chunked)) this.#host.io.write('0\r\n\r\n', true)
+    if (this.#is(Flag.Chunked)) this.#host.io.write('0\r\n\r\n', true)
     this.#done()
   }
 
   #done(): void {
     this.#state = State.Done
-    if (this.#is(Body.UntilEnd)) this.#host.io.endTells(true)
+    if (this.#is(Flag.UntilEnd)) this.#host.io.endTells(true)
     this.#signal?.release()
     this.#release()
     const failure = this.#logged()
@@ -670,6 +686,10 @@ export function mostQueued({ maxSendBufferSize }: CodecIo<Request>): number {
 
 function isEvents(type: string): boolean {
   return type.startsWith('text/event-stream')
+}
+
+function hasItsAnswer(): UsageError {
+  return new UsageError('ERR_ANSWERED', 'this request has its answer already')
 }
 
 function wrongLength(length: number, how: string): UsageError {

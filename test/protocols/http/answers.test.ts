@@ -6,8 +6,8 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Request } from '../../../protocols/http/request.ts'
 import { Chunk, Response } from '../../../protocols/http/response.ts'
-import type { HttpSettings, Session } from '../../../protocols/http/settings.ts'
-import type { Connection } from '../../../src/connection.ts'
+import type { HttpSettings, Session, UploadForm } from '../../../protocols/http/settings.ts'
+import type { AnyConnection, Connection } from '../../../src/connection.ts'
 import { codeOf } from '../../../src/errors.ts'
 import type { Wire } from '../../../src/testing.ts'
 import { serve as serveAny, shown, wire } from '../../support/http.ts'
@@ -343,6 +343,58 @@ test('an answer that is bound to its request is none to the next one, however la
   )
   assert.match(shown(server.written()), /¶¶a[\s\S]*¶¶b$/)
 })
+
+/** A request whose handler has yet to be called for it, in its two halves; and how its body is received. */
+const ARRIVING: Record<string, readonly [string, string, HttpSettings]> = {
+  'a body': ['POST /next HTTP/1.1¶Host: h¶Content-Length: 4¶¶12', '34', {}],
+  'a form': [
+    'POST /next HTTP/1.1¶Host: h¶Content-Type: multipart/form-data; boundary=X¶Content-Length: 4¶¶12',
+    '34',
+    { uploads: {} },
+  ],
+}
+
+for (const [what, [first, rest, settings]] of Object.entries(ARRIVING)) {
+  test(`a second answer is none to the next request, of which ${what} is still to come`, async () => {
+    const codes: string[] = []
+    let goOn: () => void = () => assert.unreachable()
+    let store: () => void = () => undefined
+    const readUploads = () =>
+      new Promise<UploadForm>((resolve) => {
+        store = () => resolve({ fields: [], files: [], dispose: async () => undefined })
+      })
+    const onMessage = async (connection: AnyConnection, request: Request) => {
+      connection.send(`answer to ${request.path}`)
+      if (request.path === '/next') return
+      await new Promise<void>((resolve) => {
+        goOn = resolve
+      })
+      const again = new Response(200, {}, 'bound').forRequest(request)
+      for (const answer of [
+        () => connection.send('text'),
+        () => connection.send(again),
+        () => connection.close('last'),
+      ])
+        try {
+          answer()
+          codes.push('sent')
+        } catch (error) {
+          codes.push(codeOf(error))
+        }
+    }
+    const server = serveAny({ onMessage } as never, settings, { readUploads })
+    server.receive(get('/'))
+    server.receive(wire(first))
+    goOn()
+    await until(() => codes.length === 3)
+    assert.equal(codes, ['ERR_NO_REQUEST', 'ERR_NO_REQUEST', 'ERR_NO_REQUEST'])
+    server.receive(wire(rest))
+    store()
+    await until(() => server.messages.length === 2)
+    const bodies = shown(server.written()).match(/answer to .[a-z]*|¶¶(?:text|bound|last)/g)
+    assert.equal([bodies, server.errors], [['answer to /', 'answer to /next'], []])
+  })
+}
 
 test('Connection names Upgrade and other fields that are there, and nothing else', () => {
   for (const [headers, line] of [

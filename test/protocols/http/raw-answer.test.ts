@@ -3,6 +3,7 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Request } from '../../../protocols/http/request.ts'
+import { Response } from '../../../protocols/http/response.ts'
 import type { AccessLogEntry } from '../../../protocols/http/settings.ts'
 import type { AnyConnection } from '../../../src/connection.ts'
 import { codeOf } from '../../../src/errors.ts'
@@ -118,6 +119,67 @@ test('there is no second answer, not even that of a handler that fails', async (
     server.errors.map(({ message }) => message),
     ['late'],
   )
+})
+
+/** What the handler of `/late` has sent, and when its raw bytes come. */
+const ANSWERED: Record<string, { readonly first: () => unknown; readonly after: string; readonly code: string }> = {
+  'it has its answer': { first: () => 'first', after: '', code: 'ERR_NO_REQUEST' },
+  'another request waits': { first: () => 'first', after: 'GET /next HTTP/1.1¶Host: h¶¶', code: 'ERR_NO_REQUEST' },
+  'another one arrives': {
+    first: () => 'first',
+    after: 'POST /next HTTP/1.1¶Host: h¶Content-Length: 1¶¶',
+    code: 'ERR_NO_REQUEST',
+  },
+  'its answer is prepared': { first: () => new Response().withFile('a'), after: '', code: 'ERR_ANSWERED' },
+  'its answer is a stream': { first: () => new Response(200, {}, endless()), after: '', code: 'ERR_ANSWERED' },
+}
+
+async function* endless(): AsyncGenerator<string> {
+  for (;;) {
+    yield 'piece'
+    await new Promise(() => undefined)
+  }
+}
+
+for (const [when, { first, after, code }] of Object.entries(ANSWERED)) {
+  test(`raw bytes are refused as a second answer is: ${when}`, async () => {
+    let outcome: unknown = null
+    let goOn: () => void = () => assert.unreachable()
+    const onMessage: Handler = async (connection, request) => {
+      if (request.path === '/next') return connection.send('next')
+      connection.send(first())
+      await new Promise<void>((resolve) => {
+        goOn = resolve
+      })
+      try {
+        outcome = connection.send(`${HEAD}EVIL`, true)
+      } catch (error) {
+        outcome = codeOf(error)
+      }
+    }
+    const openFile = () => new Promise<never>(() => undefined)
+    const server = serveAny({ onMessage } as never, {}, { openFile })
+    server.receive(GET)
+    await nextTurn()
+    server.receive(wire(after))
+    goOn()
+    await until(() => outcome !== null)
+    assert.equal([outcome, server.errors], [code, []])
+    assert.not.match(shown(server.written()), /EVIL/)
+  })
+}
+
+test('they are refused behind a refusal', async () => {
+  let outcome: unknown = null
+  const onMessage: Handler = async (connection) => {
+    await nextTurn()
+    outcome = connection.send(`${HEAD}EVIL`, true)
+  }
+  const server = serve(onMessage, { body: 'stream' })
+  server.receive(wire('POST / HTTP/1.1¶Host: h¶Transfer-Encoding: chunked¶¶none¶'))
+  await until(() => outcome !== null)
+  assert.is(outcome, false)
+  assert.match(shown(server.written()), /^HTTP\/1\.1 400 (?!.*EVIL)/s)
 })
 
 test('an interim answer is none: the answer follows, and so does the next request', () => {

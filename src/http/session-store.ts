@@ -16,7 +16,7 @@ export type SessionData = Record<string, unknown>
 
 /** Where `Sessions` keeps data: implement it for a store of yours. */
 export interface SessionStore {
-  /** Resolves with null for an id that is unknown or has expired. */
+  /** Resolves with null (or undefined) for an id that is unknown or has expired; with an object, not a JSON text. */
   read(id: string): Promise<SessionData | null>
   /** Replaces the data of this id, which expires after `ttlSeconds`. */
   write(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<void>

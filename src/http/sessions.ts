@@ -3,10 +3,20 @@
 
 import { crypto } from '../builtins.ts'
 import { UsageError } from '../errors.ts'
-import { checkOptions, hasMethods, integerFrom, isListOfStrings, isString, oneOf, type Rule, rule } from '../options.ts'
+import {
+  checkOptions,
+  hasMethods,
+  integerFrom,
+  isListOfStrings,
+  isObject,
+  isString,
+  oneOf,
+  type Rule,
+  rule,
+} from '../options.ts'
 import { isEqual, sign } from '../signing.ts'
 import { StoredSession } from './session.ts'
-import type { SessionStore } from './session-store.ts'
+import type { SessionData, SessionStore } from './session-store.ts'
 
 /** What `new Sessions({ ... })` takes. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */
 export interface SessionOptions {
@@ -81,9 +91,8 @@ export class Sessions {
 
   /** Returns the session of a cookie; a new one if there is none, it has expired, or the id is not ours. */
   async load(cookies: Readonly<Record<string, string>>): Promise<StoredSession> {
-    const { store, cookieName } = this.#options
-    const id = this.#verified(cookies[cookieName] ?? '')
-    const data = id === null ? null : await store.read(id)
+    const id = this.#verified(cookies[this.#options.cookieName] ?? '')
+    const data = id === null ? null : await this.#read(id)
     return id !== null && data !== null
       ? new StoredSession(id, data, false, newId)
       : new StoredSession(newId(), {}, true, newId)
@@ -119,7 +128,7 @@ export class Sessions {
     }
     if (isChanged && store.replace !== undefined) return store.replace(id, session.all(), lifetime)
     if (!isChanged && store.touch !== undefined) return store.touch(id, lifetime)
-    const data = await store.read(id)
+    const data = await this.#read(id)
     if (data !== null) await store.write(id, isChanged ? session.all() : data, lifetime)
     return data !== null
   }
@@ -141,7 +150,17 @@ export class Sessions {
 
   async #exists(id: string): Promise<boolean> {
     const { store, lifetime } = this.#options
-    return store.touch === undefined ? (await store.read(id)) !== null : store.touch(id, lifetime)
+    return store.touch === undefined ? (await this.#read(id)) !== null : store.touch(id, lifetime)
+  }
+
+  /**
+   * A store in JavaScript has no types that would ask for null: many say undefined for an id that they do not know, and
+   * that must not become a session.
+   */
+  async #read(id: string): Promise<SessionData | null> {
+    const data: unknown = (await this.#options.store.read(id)) ?? null
+    if (data === null || isObject(data)) return data as SessionData | null
+    throw bad(`Sessions: read() of the store resolves with an object or null, not with ${nameOf(data)}`)
   }
 
   #isDue(id: string): boolean {
@@ -176,6 +195,11 @@ export class Sessions {
     if (secrets.length === 0) return id
     return secrets.some((secret) => isEqual(signature, sign(id, secret))) ? id : null
   }
+}
+
+/** Says nothing of the data. */
+function nameOf(data: unknown): string {
+  return Array.isArray(data) ? 'a list' : `a ${typeof data}`
 }
 
 function bad(message: string): UsageError {

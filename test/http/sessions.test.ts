@@ -220,6 +220,47 @@ test('touch and replace change what is there, and nothing else', async () => {
   })
 })
 
+/** A store in plain JavaScript, on a Map: what is not there is undefined. */
+function careless(): { readonly store: SessionStore; readonly kept: Map<string, unknown> } {
+  const kept = new Map<string, unknown>()
+  const store = {
+    read: async (id: string) => kept.get(id),
+    write: async (id: string, data: object) => void kept.set(id, { ...data }),
+    destroy: async (id: string) => void kept.delete(id),
+  }
+  return { store: store as SessionStore, kept }
+}
+
+test('a store that says undefined for an unknown id: a made-up one is not taken, a logged-out one not revived', async () => {
+  const { store, kept } = careless()
+  const sessions = new Sessions({ store })
+  const sid = 'A'.repeat(43)
+  const forged = await sessions.load({ sid })
+  forged.set('user', 'victim')
+  const id = idIn(await sessions.commit(forged, false))
+  assert.equal([forged.isNew, id === sid, kept.has(sid)], [true, false, false])
+  for (const change of [
+    (session: StoredSession) => session.set('cart', 1),
+    (session: StoredSession) => session.regenerate(),
+  ]) {
+    const session = await sessions.load({ sid: id })
+    assert.is(session.get('user'), 'victim')
+    change(session)
+    kept.delete(id) // by a logout, meanwhile
+    assert.is(await sessions.commit(session, false), null)
+    assert.is(kept.size, 0)
+    kept.set(id, { user: 'victim' })
+  }
+})
+
+test('what a store reads is an object: a text does not become a session of characters', async () => {
+  const { store, kept } = careless()
+  for (const data of ['{"user":7}', 7, true, [7]]) {
+    kept.set('A'.repeat(43), data)
+    await rejects(new Sessions({ store }).load({ sid: 'A'.repeat(43) }), 'ERR_BAD_OPTION')
+  }
+})
+
 test('signed cookies: a guess is refused without a look at the store, and secrets can change', async () => {
   const store = new MemorySessionStore()
   const old = new Sessions({ store, secrets: ['one'] })

@@ -549,6 +549,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     more.failure = more.aborter = more.closeReason = null
     this.#farewell = null
     this.#inFlight = this.bytesRead = this.#bytesWritten = 0
+    this.#tidyUp() // the handlers of this life are counted no longer
     this.#stops &= OF_NEXT_LIFE.stops
     this.#bits &= OF_NEXT_LIFE.bits
   }
@@ -1122,10 +1123,35 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   #settled(life: number): void {
     if (life !== this.#life()) return settled(this.worker)
     this.#inFlight--
+    if (this.#inFlight === 0) this.#tidyUp()
     this.#pump()
     if (this.#inFlight === 0) this.#lastActive = Math.ceil(this[kSettings].clock.now())
     this.#settleIdle()
     settled(this.worker)
+  }
+
+  #afterHandlers(work: () => unknown): void {
+    const more = this.#more()
+    more.leftovers ??= []
+    more.leftovers.push(work)
+    // A handler that is on the stack has yet to return its promise.
+    queueMicrotask(() => {
+      if (this.#inFlight === 0) this.#tidyUp()
+    })
+  }
+
+  /** No handler that has begun is at work; for messages that still wait there is nothing left over. */
+  #tidyUp(): void {
+    if (this.#rare === null || this.#rare.leftovers === null) return
+    const { leftovers } = this.#rare
+    this.#rare.leftovers = null
+    for (const work of leftovers)
+      try {
+        const result = work()
+        if (isThenable(result)) this.#follow(result, nothing, (error) => this.#codecFailedLate(error))
+      } catch (error) {
+        this.#codecFailedLate(error)
+      }
   }
 
   /**
@@ -1852,6 +1878,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       const connection = this.#connection
       if (callback === null || !this.#isCurrent() || connection.#is(Bit.InCodec)) return
       queueMicrotask(() => connection.#settleIdle())
+    }
+
+    afterHandlers(work: () => unknown): void {
+      this.#connection.#afterHandlers(work)
     }
 
     get signal(): AbortSignal {

@@ -385,6 +385,12 @@ export interface CodecIo<In = unknown> {
    * ones, and for what the user is to hear of the end.
    */
   onSettled: (() => void) | null
+  /**
+   * Runs `work` when no handler of the connection is at work: soon, if none is, and unlike `onSettled` also after the
+   * connection has closed, while handlers go on. For removing what they may still use. A drain waits for a promise that
+   * it returns; nothing can be sent by it, and what it throws is logged.
+   */
+  afterHandlers(work: () => unknown): void
 }
 
 /** A protocol of either kind, of any messages. */

@@ -268,7 +268,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#incoming?.sink.fail(gone())
     this.#incoming = null
     this.#exchange?.abandon()
-    this.#dispose(this.#exchange?.uploads)
+    if (this.#exchange !== null) this.#removeFiles(this.#exchange)
     this.#exchange = null
     this.#rest = null
   }
@@ -458,7 +458,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const { uploads, services } = this.settings
     services.readUploads(sink, type, uploads ?? {}).then(
       (form) => {
-        if (this.#exchange !== exchange) return this.#dispose(form)
+        if (this.#exchange !== exchange) return void this.#dispose(form)
         exchange.request.complete(null, null, form)
         exchange.uploads = form
         this.#emitArrived(exchange)
@@ -467,9 +467,15 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     )
   }
 
-  /** Removes the files of a request that is over. */
-  #dispose(form: UploadForm | null | undefined): void {
-    form?.dispose().catch((error) => tellAtEnd(this.io, error))
+  #dispose(form: UploadForm): Promise<void> {
+    return form.dispose().catch((error) => tellAtEnd(this.io, error))
+  }
+
+  /** Removes what was uploaded with a request that is over, as soon as its handler cannot be at work on it. */
+  #removeFiles(exchange: Exchange): void {
+    const { uploads } = exchange
+    exchange.uploads = null
+    if (uploads !== null) this.io.afterHandlers(() => this.#dispose(uploads))
   }
 
   #uploadFailed(exchange: Exchange, error: unknown): void {
@@ -576,7 +582,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   answered(exchange: Exchange): void {
     if (exchange !== this.#exchange) return
     exchange.isAnswered = true
-    this.#dispose(exchange.uploads)
+    if (exchange.uploads !== null) this.#removeFiles(exchange)
     const incoming = this.#incoming
     if (incoming === null) return this.#follow(exchange)
     if (incoming.isAwaitingContinue) this.#beginBody(incoming) // no 100 will come

@@ -111,7 +111,7 @@ export class Exchange {
   isAnswered = false
   /** An answer of events, which goes on until the client leaves, or the worker. */
   isEndless = false
-  /** The request's uploads, removed when it is over. */
+  /** The request's uploads, until they are removed. */
   uploads: UploadForm | null = null
   readonly #host: ExchangeHost
   #state: State = State.Waiting

@@ -127,7 +127,10 @@ export interface UploadSettings {
   readonly maxFieldsBytes?: number
 }
 
-/** A file that arrived as part of a form. Removed when the request is over, unless it was moved. */
+/**
+ * A file that arrived as part of a form. Unless it was moved, it is removed when the request is over: its answer is
+ * sent or its client gone, and the promise that its handler has returned has settled.
+ */
 export interface UploadedFile {
   /** The name of the form's field. */
   readonly fieldName: string

@@ -22,5 +22,7 @@ export class Rare {
   /** What a client spoke before it was upgraded. */
   firstProtocol: AnyProtocol | null = null
   pipes: Pipes | null = null
+  /** What a codec does when no handler is at work any more. */
+  leftovers: (() => unknown)[] | null = null
   waiting: Waiting | null = null
 }

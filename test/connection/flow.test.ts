@@ -306,6 +306,41 @@ test('onError never comes after onClose: what the last word of a codec closes is
   assert.is(wire.worker.counters.protocolErrors, 1)
 })
 
+test('afterHandlers waits for a handler on the stack and for its promise, also of a connection that has closed', async () => {
+  for (const end of [(connection: AnyConnection) => connection.send('x'), (one: AnyConnection) => one.destroy()]) {
+    const handler = deferred()
+    const removal = deferred()
+    const log: string[] = []
+    let io: CodecIo<string> | undefined
+    const protocol = scripted((own) => {
+      io = own
+      return { receive: (bytes) => void own.emit(String(bytes)) }
+    })
+    const wire = open(protocol, {
+      onMessage: async (connection: AnyConnection) => {
+        io?.afterHandlers(() => {
+          log.push('removed')
+          return removal.promise
+        })
+        end(connection)
+        await handler.promise
+        log.push('settled')
+      },
+    } as never)
+    wire.receive('a')
+    await nextTurn()
+    assert.equal(log, [])
+    handler.resolve()
+    await nextTurn()
+    assert.equal([log, wire.worker.unsettled], [['settled', 'removed'], 1], 'a drain waits for that')
+    removal.resolve()
+    await until(() => wire.worker.unsettled === 0)
+    io?.afterHandlers(() => log.push('at once'))
+    await nextTurn()
+    assert.is(log.at(-1), 'at once')
+  }
+})
+
 test('of sends within each other each counts as what it was', () => {
   const wire = open(text, {
     maxSendBufferSize: 5,

@@ -1,14 +1,21 @@
-// Uploads as files: what a disk that fills up costs, and forms that are none.
+// Uploads as files: what a disk that fills up costs, forms that are none, and how long the files stay.
 
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { http } from 'millrace'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { Request } from '../../protocols/http/request.ts'
 import type { UploadSettings } from '../../protocols/http/settings.ts'
+import type { AnyConnection } from '../../src/connection.ts'
 import { codeOf } from '../../src/errors.ts'
 import { readUploads } from '../../src/http/uploads.ts'
+import { nativeEngine } from '../../src/net/native-engine.ts'
+import { nodeEngine } from '../../src/net/node-engine.ts'
+import { caseTest } from '../support/length.ts'
+import { type Client, withServer } from '../support/tcp.ts'
 import { until, within } from '../support/until.ts'
 import { asRoot } from '../support/where.ts'
 
@@ -290,5 +297,46 @@ test('it is its filename that makes a part a file: without one it is a field, wh
   await form.dispose()
   rmSync(directory, { recursive: true })
 })
+/** How a request ends under its handler, which then wants to keep the file. */
+const ENDS: Record<string, (connection: AnyConnection, client: Client) => unknown> = {
+  'the answer is sent': (connection) => connection.send('thanks'),
+  'the client resets': (_connection, { socket }) => void socket.resetAndDestroy(),
+  'the connection is destroyed': (connection) => connection.destroy(),
+}
+
+const engines = [nodeEngine, nativeEngine()].filter((one) => one !== null)
+
+for (const engine of engines)
+  for (const [how, end] of Object.entries(ENDS)) {
+    const inLength = caseTest(engine === engines[0])
+    inLength(`${engine.name}: a handler at work has its files, and they go when it has settled: ${how}`, async () => {
+      const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
+      const folder = join(directory, 'uploads')
+      const outcomes: string[] = []
+      let client: Client
+      const onMessage = async (connection: AnyConnection, { files }: Request) => {
+        const [kept, left] = files
+        end(connection, client)
+        await until(() => connection.getStatus(false) === 'CLOSED' || client.received.includes('thanks'))
+        assert.equal(readdirSync(folder).length, 2)
+        await kept?.move(join(directory, 'moved'))
+        outcomes.push(readFileSync(left?.path ?? '', 'utf8'))
+      }
+      const protocol = http({ uploads: { directory: folder } })
+      await withServer(engine, protocol, { onMessage } as never, async ({ connect, errors }) => {
+        client = await connect()
+        const body: Buffer[] = []
+        for await (const bytes of form(2, 5)) body.push(bytes)
+        const head = `POST / HTTP/1.1\r\nHost: h\r\nContent-Type: ${TYPE}\r\nContent-Length: ${Buffer.concat(body).length}`
+        client.socket.write(`${head}\r\n\r\n`)
+        client.socket.write(Buffer.concat(body))
+        await until(() => outcomes.length + errors.length > 0)
+        assert.equal([outcomes, errors], [['aaaaa'], []])
+        await until(() => readdirSync(folder).length === 0)
+      })
+      assert.equal(readdirSync(directory), ['moved', 'uploads'])
+      rmSync(directory, { recursive: true })
+    })
+  }
 
 test.run()

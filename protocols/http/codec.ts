@@ -506,18 +506,18 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     else if (exchange.isAnswered) this.#follow(exchange)
   }
 
-  /** The client hears that its body is wanted, if it waits for that. */
+  /** The client hears that its body is wanted, if it waits for that. Behind the head of an answer it cannot. */
   #sendContinue({ hasStatus }: Exchange): void {
-    const incoming = this.#incoming
-    if (incoming === null || !incoming.isAwaitingContinue || hasStatus) return
-    this.#beginBody(incoming)
-    this.io.write(CONTINUE, true)
+    const word = this.takeContinue()
+    if (word !== '' && !hasStatus) this.io.write(word, true)
   }
 
-  /** Only now does the time of the client begin. */
-  #beginBody(incoming: Incoming): void {
+  takeContinue(): string {
+    const incoming = this.#incoming
+    if (incoming === null || !incoming.isAwaitingContinue) return ''
     incoming.begin()
-    this.#await(Phase.Body)
+    this.#await(Phase.Body) // only now does the time of the client begin
+    return CONTINUE
   }
 
   /** The reader of the body has stopped early: if only that body kept the connection open, it ends now. */
@@ -585,7 +585,6 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (exchange.uploads !== null) this.#removeFiles(exchange)
     const incoming = this.#incoming
     if (incoming === null) return this.#follow(exchange)
-    if (incoming.isAwaitingContinue) this.#beginBody(incoming) // no 100 will come
     if (incoming.sink.isBeingRead && !this.#isClosing) return this.#watchReader() // it gets the rest, or an error
     if (exchange.isLast) return this.#leave()
     incoming.sink.discard()

@@ -48,6 +48,11 @@ export interface ExchangeHost {
   readonly settings: Resolved
   /** Whether another request may follow on this connection. */
   readonly mayGoOn: boolean
+  /**
+   * What tells a client to send its body, if it waits for that; else empty. From now on its time runs, whether it is
+   * told or not.
+   */
+  takeContinue(): string
   /** An answer without an end has begun. */
   eventsBegun(): void
   /** Requests a call of `drained()` when the client has read. */
@@ -438,13 +443,16 @@ export class Exchange {
   #headOf(draft: Draft, status: number, length: number, hasBody: boolean): string {
     const { reason, hasDate, lines, size, body, isOpen, type, isClosing, options } = draft
     const { minorVersion, isKeepAlive } = this.head
+    // The request may go on beside an answer in pieces, and no 100 may follow the head (RFC 9110 section 15.2).
+    const isInviting = hasBody && status < 400 && (isOpen || (body !== null && !isChunk(body)))
+    const invitation = isInviting ? this.#host.takeContinue() : ''
     if (length < 0 && minorVersion === 1 && hasBody) this.#flags |= Flag.Chunked
     // So do events without a body: they have no last piece that another request could wait for.
     const endsWithConnection = length < 0 && !this.#is(Flag.Chunked) && (hasBody || (isOpen && isEvents(type)))
     if (endsWithConnection && !isEvents(type)) this.#untilEnd()
     this.isLast = isClosing || !this.#host.mayGoOn || !isKeepAlive || endsWithConnection
     return (
-      `HTTP/1.1 ${status} ${reason === '' ? (REASONS[status] ?? '') : reason}\r\n` +
+      `${invitation}HTTP/1.1 ${status} ${reason === '' ? (REASONS[status] ?? '') : reason}\r\n` +
       (hasDate ? lines : `${lines}Date: ${this.#host.settings.services.date()}\r\n`) +
       this.#framing(status, length, size, body === null) +
       `${connectionLine(this.isLast ? 'close' : minorVersion === 0 ? 'keep-alive' : '', options)}\r\n`

@@ -34,6 +34,7 @@ export async function draftOfFile(
   openFile: HttpServices['openFile'],
 ): Promise<Draft> {
   const { status, reason } = response
+  const fields = new Map(response.fields) // now: while the file is opened it may be changed, and sent to somebody else
   let parts: AnswerParts
   try {
     const file = response.file as NonNullable<Response['file']>
@@ -43,7 +44,7 @@ export async function draftOfFile(
     return draftOf('404 Not Found\n', 'text/plain; charset=utf-8', 404)
   }
   const isOwn = parts.status === 200
-  const fields = fieldsBeside(response, parts.status)
+  keepBeside(fields, parts.status)
   const file = ofParts(parts, fields)
   const own = ofFields(fields)
   return {
@@ -79,12 +80,10 @@ const FILE_FIELDS = ['content-type', 'etag', 'last-modified']
 /** A refusal with a lifetime would be given to others by caches (RFC 9111 section 3). */
 const LIFETIMES = ['cache-control', 'expires']
 
-/** What else a Response says. */
-function fieldsBeside({ fields }: Response, status: number): Response['fields'] {
-  const beside = new Map(fields)
-  for (const name of FILE_FIELDS) beside.delete(name)
-  if (status >= 400) for (const name of LIFETIMES) beside.delete(name)
-  return beside
+/** Leaves what else a Response says. */
+function keepBeside(fields: Response['fields'], status: number): void {
+  for (const name of FILE_FIELDS) fields.delete(name)
+  if (status >= 400) for (const name of LIFETIMES) fields.delete(name)
 }
 
 /** An error page is sent whole, whatever conditions the request has. */

@@ -324,6 +324,28 @@ test('an answer that is sent twice is on its way once, and whole', async () => {
   assert.equal(codes, ['ERR_ANSWERED'])
 })
 
+test('a Response that is sent twice says to each what it said when it was sent, whatever its body is', async () => {
+  const openFile = async () => {
+    await nextTurn()
+    return { status: 200, headers: [], size: 0, body: null, close: () => undefined }
+  }
+  for (const shared of [new Response(200, {}, 'text'), new Response().withFile('a')]) {
+    const onMessage = (connection: Connection<Request, unknown>, request: Request) => {
+      connection.send(
+        shared
+          .setHeader('Set-Cookie', `user=${request.get('user')}`)
+          .withStatus(request.get('user') === 'ann' ? 201 : 202),
+      )
+    }
+    const ann = serveAny({ onMessage } as never, {}, { openFile }) as unknown as Wire<Request, unknown>
+    const bob = serveAny({ onMessage } as never, {}, { openFile }) as unknown as Wire<Request, unknown>
+    ann.receive(get('/?user=ann'))
+    bob.receive(get('/?user=bob'))
+    assert.match(await writtenBy(ann, (text) => text !== ''), /^HTTP\/1\.1 201 .*Set-Cookie: user=ann¶/)
+    assert.match(await writtenBy(bob, (text) => text !== ''), /^HTTP\/1\.1 202 .*Set-Cookie: user=bob¶/)
+  }
+})
+
 test('an answer that is bound to its request is none to the next one, however late it is sent', () => {
   const requests: Request[] = []
   const server = serve((_connection, request) => void requests.push(request))

@@ -1423,11 +1423,16 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     const hasCodecAborted = (reason: unknown) => this.#hasCodecAborted(reason)
     if (hasObeyed(error, this.#state === State.Established, this.#rare?.aborter?.signal, hasCodecAborted))
       return this.#obeyed(error, message)
+    this.#tell(error)
+    this.#endAs('handler', thrown, message)
+  }
+
+  /** Counts and reports what code of the user has thrown. */
+  #tell(error: Error): void {
     // Such as an invalid JSON body: the peer's fault, whichever code finds it.
     const isPeers = error.name === 'ProtocolError'
     this.worker.counters[isPeers ? 'protocolErrors' : 'handlerErrors']++
     this.#report(isPeers ? Connection.PROTOCOL : Connection.HANDLER, error.message, error)
-    this.#endAs('handler', thrown, message)
   }
 
   /** What this throws is logged: the error to tell, and to answer the peer for, is the handler's. */
@@ -1878,6 +1883,11 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       const connection = this.#connection
       if (callback === null || !this.#isCurrent() || connection.#is(Bit.InCodec)) return
       queueMicrotask(() => connection.#settleIdle())
+    }
+
+    follow(result: unknown): void {
+      if (isThenable(result))
+        this.#connection.#follow(result, nothing, (error) => this.#connection.#tell(asError(error)))
     }
 
     afterHandlers(work: () => unknown): void {

@@ -386,6 +386,11 @@ export interface CodecIo<In = unknown> {
    */
   onSettled: (() => void) | null
   /**
+   * Takes what a function among the settings of a protocol has returned. If that is a promise, a drain waits for it,
+   * and its rejection is told to `onError` with HANDLER, even if the connection has closed; it ends nothing.
+   */
+  follow(result: unknown): void
+  /**
    * Runs `work` when no handler of the connection is at work: soon, if none is, and unlike `onSettled` also after the
    * connection has closed, while handlers go on. For removing what they may still use. A drain waits for a promise that
    * it returns; nothing can be sent by it, and what it throws is logged.

@@ -19,7 +19,7 @@ import { discardAnswer } from './release.ts'
 import { isMisdirected, NO_BODY, type Request } from './request.ts'
 import { RequestBody } from './request-body.ts'
 import { Chunk, REASONS, ServerSentEvents } from './response.ts'
-import type { Resolved, UploadForm } from './settings.ts'
+import { checkedBodyMode, type Resolved, type UploadForm } from './settings.ts'
 import { StuckReader } from './stuck-reader.ts'
 
 /** Bytes that may wait behind the request being answered before reading stops. */
@@ -423,7 +423,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#exchange = exchange
     this.#await(Phase.Answer)
     const { body } = this.settings
-    const mode = typeof body === 'function' ? body(exchange.request) : body
+    const mode = typeof body === 'function' ? checkedBodyMode(body(exchange.request)) : body
     this.#expectBody(exchange, sink, mode === 'collect', hasMore)
   }
 
@@ -660,7 +660,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const durationMs = this.#phase === Phase.Head ? Math.round(this.io.now() - this.#since) : 0
     const at = new Date(services.wallClock() - durationMs)
     try {
-      log({ at, remoteIp: this.io.peer.remoteIp, ...line, status, bytes, durationMs, referer: '', userAgent: '' })
+      const { remoteIp } = this.io.peer
+      this.io.follow(log({ at, remoteIp, ...line, status, bytes, durationMs, referer: '', userAgent: '' }))
     } catch (error) {
       this.io.fail(error)
     }

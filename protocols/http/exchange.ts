@@ -665,7 +665,7 @@ export class Exchange {
   #log(log: NonNullable<Resolved['log']>): void {
     const { method, target, minorVersion } = this.head
     const now = this.#host.settings.services.wallClock()
-    log({
+    const result = log({
       at: new Date(this.#startedAt),
       remoteIp: this.request.remoteIp,
       method,
@@ -677,6 +677,7 @@ export class Exchange {
       referer: this.head.header('referer') ?? '',
       userAgent: this.head.header('user-agent') ?? '',
     })
+    this.#host.io.follow(result)
   }
 }
 

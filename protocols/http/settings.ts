@@ -1,7 +1,7 @@
 // The settings of an HTTP server, with their defaults and the reasons for them, and what it needs from outside: a
 // protocol has no disk and no wall clock, so files, uploads, sessions, dates and logs are provided as `HttpServices`.
 
-import { defined } from '../../src/errors.ts'
+import { defined, quoted, UsageError } from '../../src/errors.ts'
 import {
   ANY_STRING,
   checkOptions,
@@ -19,6 +19,7 @@ import {
 } from '../../src/options.ts'
 import { checkProtocol } from '../../src/protocol/registry.ts'
 import type { AnyProtocol } from '../../src/protocol.ts'
+import { disown, isThenable } from '../../src/thenable.ts'
 import { HEAD_LIMITS, type HeadLimits } from './head.ts'
 import { QuickHeads } from './quick-head.ts'
 import type { Request } from './request.ts'
@@ -61,9 +62,10 @@ export interface HttpSettings extends Partial<HeadLimits> {
   readonly compress?: boolean
   /**
    * Logs each answer, including those to malformed requests: Apache's combined format or JSON in the log, or a function
-   * of your own. Default off.
+   * of your own. One that throws costs its connection; if it returns a promise, its rejection is told to `onError`, and
+   * a drain waits for it. Default off.
    */
-  readonly accessLog?: 'combined' | 'json' | ((entry: AccessLogEntry) => void) | null
+  readonly accessLog?: 'combined' | 'json' | ((entry: AccessLogEntry) => unknown) | null
   /** Needed for `request.session()`, also in handshakes of `websocket`. Off by default. */
   readonly sessions?: SessionSource | null
   /** Takes over requests that ask for WebSocket, on the same port. */
@@ -71,6 +73,15 @@ export interface HttpSettings extends Partial<HeadLimits> {
 }
 
 const BODY_MODE = oneOf('collect', 'stream')
+
+/** What a function for `body` has returned. Throws UsageError for anything else, such as a promise. */
+export function checkedBodyMode(mode: unknown): BodyMode {
+  if (BODY_MODE.isRight(mode)) return mode as BodyMode
+  disown(mode)
+  const name = isThenable(mode) ? 'a promise' : quoted(mode)
+  throw new UsageError('ERR_BAD_OPTION', `body() of http() says 'collect' or 'stream', not ${name}`)
+}
+
 const LOG_FORMAT = oneOf('combined', 'json')
 
 const RULES = {
@@ -265,7 +276,7 @@ export interface Resolved extends Required<Omit<HttpSettings, 'accessLog'>> {
   readonly head: HeadLimits
   readonly quickHeads: QuickHeads
   readonly isTrusted: ((ip: string) => boolean) | null
-  readonly log: ((entry: AccessLogEntry) => void) | null
+  readonly log: ((entry: AccessLogEntry) => unknown) | null
   readonly services: HttpServices
 }
 
@@ -319,7 +330,7 @@ function check(settings: HttpSettings): void {
 /** How a request is read, whose forwarding fields are trusted, where its answer is logged, whose session it has. */
 export interface Reading extends Pick<Resolved, 'head' | 'isTrusted' | 'sessions'> {
   /** Gets a line for each answer. */
-  readonly log: ((entry: UndatedLogEntry) => void) | null
+  readonly log: ((entry: UndatedLogEntry) => unknown) | null
 }
 
 /** A protocol that reads the request again: by the same limits, believing the same proxies, with the same sessions. */

@@ -240,7 +240,8 @@ export class ServerOpening extends Opening {
     const { remoteIp } = this.#requestOf(head, NO_VISIT)
     const [referer, userAgent] = [head.header('referer') ?? '', head.header('user-agent') ?? '']
     try {
-      log({ remoteIp, method, target, version: `1.${minorVersion}`, status, bytes, durationMs, referer, userAgent })
+      const version = `1.${minorVersion}`
+      this.io.follow(log({ remoteIp, method, target, version, status, bytes, durationMs, referer, userAgent }))
     } catch (error) {
       this.io.fail(error)
     }

@@ -10,7 +10,7 @@ import { ChunkedDecoder } from '../../../protocols/http/chunked.ts'
 import { HEAD_LIMITS } from '../../../protocols/http/head.ts'
 import type { Request } from '../../../protocols/http/request.ts'
 import { Chunk, Response, ServerSentEvents } from '../../../protocols/http/response.ts'
-import type { AccessLogEntry, HttpServices, HttpSettings } from '../../../protocols/http/settings.ts'
+import type { AccessLogEntry, BodyMode, HttpServices, HttpSettings } from '../../../protocols/http/settings.ts'
 import { kAbort } from '../../../src/connection/symbols.ts'
 import type { Connection } from '../../../src/connection.ts'
 import { codeOf } from '../../../src/errors.ts'
@@ -310,6 +310,51 @@ test('a log that throws is told, and costs its connection when the answer has le
         [[4, 'on purpose']],
       )
     }
+})
+
+test('what an async log rejects with is told, also when its connection has closed, and costs nothing', async () => {
+  let fail: () => void = () => assert.unreachable()
+  const accessLog = () => new Promise<void>((_resolve, reject) => (fail = () => reject(new Error('on purpose'))))
+  const told = (server: Wire<Request, unknown>) => server.errors.map(({ code, message }) => [code, message])
+  const server = serve((connection) => connection.send('ok'), { accessLog })
+  server.receive(wire(GET))
+  assert.is(server.worker.unsettled, 1, 'a drain waits for it')
+  fail()
+  await until(() => server.errors.length > 0)
+  assert.equal(told(server), [[4, 'on purpose']])
+  server.receive(wire(GET))
+  assert.is(shown(server.written()), OK('ok') + OK('ok'))
+  server.reset()
+  fail()
+  await until(() => server.errors.length > 1)
+  assert.is(server.worker.counters.handlerErrors, 2)
+  const refused = serve(null, { accessLog })
+  refused.receive(wire('BAD¶¶'))
+  fail()
+  await until(() => refused.errors.length > 1)
+  assert.equal(
+    refused.errors.map(({ code }) => code),
+    [3, 4],
+  )
+})
+
+test('a body function that says neither collect nor stream, or is async, is named in a 500', async () => {
+  const wrong: [() => unknown, string][] = [
+    [() => 'Collect', "'Collect'"],
+    [() => undefined, 'undefined'],
+    [async () => 'collect', 'a promise'],
+    [() => Promise.reject(new Error('on purpose')), 'a promise'],
+  ]
+  for (const [body, name] of wrong) {
+    const server = serve(null, { body: body as () => BodyMode })
+    server.receive(wire('POST / HTTP/1.1¶Host: h¶Content-Length: 3¶¶abc'))
+    await nextTurn()
+    assert.is(statusOf(shown(server.written())), 500)
+    assert.equal(
+      server.errors.map(({ message }) => message),
+      [`a setting of http failed: UsageError: body() of http() says 'collect' or 'stream', not ${name}`],
+    )
+  }
 })
 
 test('a part of a file begins and is long by whole bytes', () => {

@@ -210,6 +210,11 @@ test('the access log of HTTP has the answers to handshakes on its port', async (
     server.errors.map(({ code }) => code),
     [4],
   )
+  const late = http({ accessLog: () => Promise.reject(new Error('on purpose')), websocket: websocket() })
+  const kept = open(late as never, {}) as unknown as Server
+  kept.receive(wire(ASK()))
+  await until(() => kept.errors.length > 0)
+  assert.equal([kept.errors[0]?.code, kept.connection.getStatus(false)], [4, 'ESTABLISHED'])
 })
 
 test('a promise of a function for origins admits nobody: it is an error, whatever it says', () => {

@@ -663,8 +663,14 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       const { remoteIp } = this.io.peer
       this.io.follow(log({ at, remoteIp, ...line, status, bytes, durationMs, referer: '', userAgent: '' }))
     } catch (error) {
-      this.io.fail(error)
+      this.logFailed(error)
     }
+  }
+
+  /** The answer is sent, and then the connection ends: behind a fault it does so by itself, once that is counted. */
+  logFailed(error: unknown): void {
+    if (this.#isFaulty) this.io.follow(Promise.reject(error))
+    else tellAtEnd(this.io, error)
   }
 
   /** Reports the error to the client, and returns it for `onError`. */

@@ -59,6 +59,8 @@ export interface ExchangeHost {
   awaitDrain(): void
   /** The whole answer has been written. */
   answered(exchange: Exchange): void
+  /** The user's log has thrown, behind a whole answer. */
+  logFailed(error: unknown): void
 }
 
 const enum State {
@@ -648,7 +650,7 @@ export class Exchange {
     const failure = this.#logged()
     if (failure !== null) this.isLast = true // the answer is complete nevertheless, and is sent
     this.#host.answered(this)
-    if (failure !== null) tellAtEnd(this.#host.io, failure.error)
+    if (failure !== null) this.#host.logFailed(failure.error)
   }
 
   /** Logs the answer. Returns an error thrown by the user's log, which does not concern the sender. */

@@ -243,7 +243,8 @@ export class ServerOpening extends Opening {
       const version = `1.${minorVersion}`
       this.io.follow(log({ remoteIp, method, target, version, status, bytes, durationMs, referer, userAgent }))
     } catch (error) {
-      this.io.fail(error)
+      if (status === 101) this.io.fail(error)
+      else this.io.follow(Promise.reject(error)) // who is turned away gets the answer, and the connection ends by itself
     }
   }
 

@@ -312,6 +312,25 @@ test('a log that throws is told, and costs its connection when the answer has le
     }
 })
 
+test('a log that throws costs a client that is refused neither its 400, nor the fault its count', async () => {
+  const accessLog = () => {
+    throw new Error('on purpose')
+  }
+  for (const bad of ['BAD¶¶', 'POST / HTTP/1.1¶Host: h¶Transfer-Encoding: chunked¶¶none¶']) {
+    const server = serve(null, { accessLog })
+    server.hold()
+    server.receive(wire(bad))
+    await until(() => server.errors.length > 1)
+    server.drain()
+    assert.match(shown(server.written()), /^HTTP\/1\.1 400 Bad Request¶.*¶¶400 Bad Request: /)
+    assert.equal(
+      server.errors.map(({ code }) => code),
+      [3, 4],
+    )
+    assert.equal([server.worker.counters.protocolErrors, server.connection.getStatus(false)], [1, 'ENDING'])
+  }
+})
+
 test('what an async log rejects with is told, also when its connection has closed, and costs nothing', async () => {
   let fail: () => void = () => assert.unreachable()
   const accessLog = () => new Promise<void>((_resolve, reject) => (fail = () => reject(new Error('on purpose'))))

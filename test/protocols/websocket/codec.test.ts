@@ -210,6 +210,11 @@ test('the access log of HTTP has the answers to handshakes on its port', async (
     server.errors.map(({ code }) => code),
     [4],
   )
+  const refused = open(failing as never, { onWebSocketConnect: () => false } as never) as unknown as Server
+  refused.hold()
+  refused.receive(wire(ASK()))
+  refused.drain()
+  assert.match(shown(refused.written()), /^HTTP\/1\.1 403 /)
   const late = http({ accessLog: () => Promise.reject(new Error('on purpose')), websocket: websocket() })
   const kept = open(late as never, {}) as unknown as Server
   kept.receive(wire(ASK()))

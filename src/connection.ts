@@ -1657,10 +1657,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   /**
    * Then a silence is not the peer's: messages wait for a callback, or for room in the destination of a pipe, whose
-   * peer is reading.
+   * peer is reading; or the codec prepares something.
    */
   get #isAtWork(): boolean {
-    if (this.#inFlight > 0 || (this.#stops & Stop.Opening) !== 0) return true
+    if (this.#inFlight > 0 || (this.#stops & Stop.Opening) !== 0 || this.#codec.isPreparing === true) return true
     if ((this.#stops & Stop.Codec) !== 0 && this[kIsOpening]) return true // a handshake has a time-out of its own
     return (this.#stops & Stop.Pipe) !== 0 && this.#rare?.pipes?.hasMoved(FLUSH_LEAST_BYTES) === true
   }

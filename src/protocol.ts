@@ -197,6 +197,11 @@ export interface Codec<Out = unknown> {
    */
   readonly isBusy?: boolean
   /**
+   * True while it makes what its peer waits for, and no handler is at work: a file is being opened, say. The silence of
+   * that time is not the peer's, and `idleTimeoutMs` does not count it.
+   */
+  readonly isPreparing?: boolean
+  /**
    * Long-lived protocols: true until the handshake is over. A drain waits for it as for a request, before any goodbye.
    */
   readonly isOpening?: boolean

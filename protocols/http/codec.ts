@@ -215,6 +215,13 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     return this.#exchange?.isEndless === true
   }
 
+  /** An answer, or the form of a request: what it has received waits for the disk. */
+  get isPreparing(): boolean {
+    const exchange = this.#exchange
+    if (exchange === null || !exchange.isArriving) return exchange?.isPreparing === true
+    return this.#incoming === null || this.#incoming.isFull
+  }
+
   get isBusy(): boolean {
     if (this.#exchange !== null || this.#phase === Phase.Flush) return true
     if (this.#rest === null || this.#rest.length === 0) return false

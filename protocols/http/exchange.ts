@@ -224,6 +224,11 @@ export class Exchange {
     return this.#sent
   }
 
+  /** Its head is yet to come, without any action by the handler. */
+  get isPreparing(): boolean {
+    return this.#state === State.Preparing
+  }
+
   /** More of the answer will be written without any action by the handler. */
   get isUnderWay(): boolean {
     return this.#state === State.Preparing || this.#state === State.Streaming

@@ -324,6 +324,55 @@ test('an answer that is sent twice is on its way once, and whole', async () => {
   assert.equal(codes, ['ERR_ANSWERED'])
 })
 
+/** What takes its time after a handler has returned, or before it is called, until `goOn`. */
+const OURS: Record<string, { request: Buffer; rest?: string; answer: () => unknown; settings: HttpSettings }> = {
+  'a session is stored': { request: get('/'), answer: () => 'ok', settings: {} },
+  'a file is opened': { request: get('/'), answer: () => new Response().withFile('a'), settings: {} },
+  'a form is stored': { request: form(300_000), answer: () => 'ok', settings: { uploads: {} } },
+  'a form is stored, and too much of it waits for that': {
+    request: form(300_001).subarray(0, -1),
+    rest: 'x',
+    answer: () => 'ok',
+    settings: { uploads: {} },
+  },
+}
+
+function form(size: number): Buffer {
+  const head = `POST / HTTP/1.1¶Host: h¶Content-Type: multipart/form-data; boundary=X¶Content-Length: ${size}¶¶`
+  return wire(head + 'x'.repeat(size))
+}
+
+for (const [what, { request, rest = '', answer, settings }] of Object.entries(OURS)) {
+  test(`idleTimeoutMs counts no time in which we keep the client waiting: ${what}`, async () => {
+    let goOn: () => void = () => assert.unreachable()
+    const gate = new Promise<void>((resolve) => (goOn = resolve))
+    const slow = { load: sessions.load, commit: () => gate.then(() => null) }
+    const openFile = () => gate.then(() => ({ status: 200, headers: [], size: 0, body: null, close: () => undefined }))
+    const readUploads = async (body: AsyncIterable<Uint8Array>) => {
+      await gate
+      for await (const _ of body);
+      return { fields: [], files: [], dispose: async () => undefined }
+    }
+    const onMessage = (connection: AnyConnection, request: Request) => {
+      if (what === 'a session is stored') void request.session()
+      connection.send(answer())
+    }
+    const callbacks = { onMessage, idleTimeoutMs: 5000 } as never
+    const server = serveAny(callbacks, { ...settings, sessions: slow }, { openFile, readUploads })
+    server.receive(request)
+    await nextTurn()
+    server.advance(20_000)
+    assert.is(server.connection.getStatus(false), 'ESTABLISHED')
+    goOn()
+    server.receive(rest)
+    await writtenBy(server as never, (text) => text.startsWith('HTTP/1.1 200'))
+    server.advance(4000)
+    assert.is(server.connection.getStatus(false), 'ESTABLISHED')
+    server.advance(6000)
+    assert.is(server.connection.closeReason, 'timeout')
+  })
+}
+
 test('a Response that is sent twice says to each what it said when it was sent, whatever its body is', async () => {
   const openFile = async () => {
     await nextTurn()

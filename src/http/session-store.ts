@@ -160,7 +160,7 @@ export class FileSessionStore implements SessionStore {
   #isSweeping = false
   #nextSweepAt = 0
 
-  /** The folder is made when it is first used, and must belong to this user alone (`ERR_NOT_PRIVATE`). */
+  /** The folder is made when it is first used, and when it is gone, and must belong to this user alone (`ERR_NOT_PRIVATE`). */
   constructor(directory: string) {
     check(
       'the folder of FileSessionStore',
@@ -211,7 +211,7 @@ export class FileSessionStore implements SessionStore {
     const json = jsonOf(data)
     const temporary = `${path}.${crypto().randomBytes(8).toString('hex')}`
     try {
-      const file = await open(temporary, 'wx', 0o600)
+      const file = await this.#create(temporary)
       try {
         await file.writeFile(`${HEAD}${untilOf(ttlSeconds)},"data":${json}}`)
       } finally {
@@ -229,6 +229,18 @@ export class FileSessionStore implements SessionStore {
     this.#writesToSweep--
     this.#sweepIfDue()
     return true
+  }
+
+  /** The folder may have been removed since it was made, to log everybody out, or by what clears `/tmp`. */
+  async #create(path: string): Promise<FileHandle> {
+    try {
+      return await open(path, 'wx', 0o600)
+    } catch (error) {
+      ignoreMissing(error)
+      this.#directory = null
+      await this.#open()
+      return open(path, 'wx', 0o600)
+    }
   }
 
   /** Beside the visitors: none waits for it, and its failure is none of theirs. */

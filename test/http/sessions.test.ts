@@ -371,6 +371,21 @@ test('a folder that could not be had is asked for again: it may have been mended
   rmSync(directory, { recursive: true })
 })
 
+test('a folder that is removed is made again, as if all had been logged out', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-sessions-'))
+  const store = new FileSessionStore(join(directory, 'sessions'))
+  await store.write('a', { x: 1 }, 100)
+  rmSync(directory, { recursive: true })
+  assert.equal(
+    [await store.read('a'), await store.touch('a', 100), await store.replace('a', {}, 100)],
+    [null, false, false],
+  )
+  await Promise.all(['b', 'c', 'd'].map((id) => store.write(id, { x: 2 }, 100)))
+  assert.equal([await store.read('b'), await store.read('d')], [{ x: 2 }, { x: 2 }])
+  assert.is(statSync(join(directory, 'sessions')).mode & 0o777, 0o700)
+  rmSync(directory, { recursive: true })
+})
+
 test('a store in memory is bounded', async () => {
   const store = new MemorySessionStore({ maxSessions: 2 })
   for (const id of ['a', 'b', 'c']) await store.write(id, { id }, 100)

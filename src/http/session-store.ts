@@ -1,6 +1,7 @@
 // Where sessions are kept: an interface for stores of your own (Redis, a database), a store in memory for a single
 // process, and one in files that all processes of a machine share.
 
+import type { Stats } from 'node:fs'
 import { type FileHandle, open, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crypto } from '../builtins.ts'
@@ -116,10 +117,14 @@ async function isOver(path: string): Promise<boolean> {
   const file = await open(path)
   try {
     const until = Number(await timeIn(file))
-    return until > 0 ? until <= Date.now() : (await file.stat()).mtimeMs + CUT_FILES_STAY_MS <= Date.now()
+    return until > 0 ? until <= Date.now() : isOld(await file.stat())
   } finally {
     await file.close()
   }
+}
+
+function isOld({ mtimeMs }: Stats): boolean {
+  return mtimeMs + CUT_FILES_STAY_MS <= Date.now()
 }
 
 async function openExisting(path: string): Promise<FileHandle | null> {
@@ -143,7 +148,13 @@ async function exists(path: string): Promise<boolean> {
 const SWEEP_EVERY = 1000
 /** But no more often than this: a look at 50,000 files takes seconds. */
 const SWEEP_PAUSE_MS = 60_000
-/** A file without a time was cut, by a full disk, say; on a network disk it may be one that is just being written. */
+/** Names of the files: of a session, and of one that is being written, or was when its process was killed. */
+const SESSION = /^[0-9a-f]{64}$/
+const BEING_WRITTEN = /^[0-9a-f]{64}\.[0-9a-f]{16}$/
+/**
+ * A file without a time was cut, by a full disk, say; on a network disk it may be one that is just being written. What
+ * somebody is writing stays as long.
+ */
 const CUT_FILES_STAY_MS = 86_400_000
 
 const failures = new LimitedLog()
@@ -160,7 +171,10 @@ export class FileSessionStore implements SessionStore {
   #isSweeping = false
   #nextSweepAt = 0
 
-  /** The folder is made when it is first used, and when it is gone, and must belong to this user alone (`ERR_NOT_PRIVATE`). */
+  /**
+   * The folder is made when it is first used, and when it is gone. It must belong to this user alone
+   * (`ERR_NOT_PRIVATE`).
+   */
   constructor(directory: string) {
     check(
       'the folder of FileSessionStore',
@@ -261,12 +275,16 @@ export class FileSessionStore implements SessionStore {
   }
 
   /**
-   * Removes expired sessions. Returns how many. A file that cannot be read stays: when it has looked at all others, it
-   * rejects with Node's error.
+   * Removes expired sessions, and what processes were writing that were killed a day ago. Returns how many. A file that
+   * cannot be read stays: when it has looked at all others, it rejects with Node's error.
    */
   async sweep(): Promise<number> {
     const directory = await this.#open()
-    return sweep(directory, (name) => /^[0-9a-f]{64}$/.test(name) && isOver(join(directory, name)))
+    return sweep(directory, async (name) => {
+      const path = join(directory, name)
+      if (BEING_WRITTEN.test(name)) return isOld(await stat(path))
+      return SESSION.test(name) && isOver(path)
+    })
   }
 
   async #fileOf(id: string): Promise<string> {

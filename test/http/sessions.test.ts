@@ -301,6 +301,19 @@ test('a sweep removes no session that it cannot read, and goes on with the other
   rmSync(directory, { recursive: true })
 })
 
+test('a sweep removes what killed processes have left of their writing, whatever its time, when it is a day old', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-sessions-'))
+  const store = new FileSessionStore(directory)
+  await store.write('live', { x: 1 }, 100_000)
+  const [name = ''] = readdirSync(directory)
+  const names = [`${name}.0123456789abcdef`, `${name}.fedcba9876543210`, `${name}.other`]
+  for (const one of names) writeFileSync(join(directory, one), readFileSync(join(directory, name)))
+  for (const one of names.slice(1)) utimesSync(join(directory, one), Date.now() / 1000, Date.now() / 1000 - 86_500)
+  assert.is(await store.sweep(), 1)
+  assert.equal(readdirSync(directory).sort(), [name, names[0], names[2]].sort())
+  rmSync(directory, { recursive: true })
+})
+
 test('no visitor waits for a sweep, nor hears that it failed, and there is one at a time', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'millrace-sessions-'))
   let fail: (error: Error) => void = () => undefined

@@ -293,8 +293,9 @@ export interface StaticRequest extends FileRequest {
 
 /**
  * Serves the files below a folder: `connection.send((await files(request)) ?? new Response(404))`. Resolves with null
- * if there is no such file, or the method is neither GET nor HEAD. Rejects with UsageError (ERR_BAD_ROOT) if `root` is
- * not a folder at the first request; it may be made until then.
+ * if there is no such file, or the method is neither GET nor HEAD. `root` is looked at with each request: it may be
+ * made until the first, and a link may be turned to another folder. Rejects with UsageError (ERR_BAD_ROOT) while it is
+ * not a folder.
  */
 export function staticFiles(
   root: string,
@@ -304,16 +305,12 @@ export function staticFiles(
   checkOptions('staticFiles()', options, STATIC_RULES)
   const { index = 'index.html', precompressed = false, followLinks = false } = options
   const cache = cacheHeaders(options)
-  let home: Promise<string> | null = null
+  const folderNow = folderOf(root)
   return async (request) => {
     if (request.method !== 'GET' && request.method !== 'HEAD') return null
     const name = decodedPath(request.path, options.dotfiles === true)
     if (name === null) return null
-    home ??= folderAt(root).catch((cause) => {
-      home = null // it may still be created
-      throw new UsageError('ERR_BAD_ROOT', `staticFiles: ${root} is no folder`, { cause })
-    })
-    const folder = await home
+    const folder = await folderNow()
     const find: Find = (wanted) => found(folder, wanted, followLinks)
     const serve = (path: string) =>
       precompressed ? encoded(path, request, find, cache) : openFile({ path }, request, {}, cache)
@@ -326,10 +323,19 @@ export function staticFiles(
   }
 }
 
-async function folderAt(root: string): Promise<string> {
-  const path = await realpath(root)
-  if ((await stat(path)).isDirectory()) return path
-  throw new SystemError('ENOTDIR', 'open', root)
+/** Where it is at each request: it may be a link that a deployment turns to the next release. */
+function folderOf(root: string): () => Promise<string> {
+  let known = ''
+  return async () => {
+    try {
+      const path = await realpath(root)
+      if (path !== known && !(await stat(path)).isDirectory()) throw new SystemError('ENOTDIR', 'open', root)
+      known = path
+      return path
+    } catch (cause) {
+      throw new UsageError('ERR_BAD_ROOT', `staticFiles: ${root} is no folder`, { cause })
+    }
+  }
 }
 
 const FOLDER = Symbol('a folder')

@@ -6,6 +6,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  renameSync,
   rmSync,
   symlinkSync,
   truncateSync,
@@ -406,6 +407,27 @@ test('what is packed is found as its file is: no link leads out of the folder, a
       assert.is((await ask('/sub', followLinks))?.status, 301)
       assert.is(await ask('/', followLinks), null)
     }
+  })
+})
+
+test('a folder that is a link is followed to where it leads now', async () => {
+  await inFolder(async (folder) => {
+    for (const name of ['v1', 'v2']) {
+      mkdirSync(join(folder, name))
+      writeFileSync(join(folder, name, 'a.txt'), name)
+    }
+    const current = join(folder, 'current')
+    const files = staticFiles(current)
+    const ask = async () => read(await files({ path: '/a.txt', ...asking() }))
+    symlinkSync('v1', current)
+    assert.is(await ask(), 'v1')
+    symlinkSync('v2', `${current}.new`)
+    renameSync(`${current}.new`, current)
+    assert.is(await ask(), 'v2')
+    rmSync(join(folder, 'v1'), { recursive: true })
+    assert.is(await ask(), 'v2')
+    rmSync(join(folder, 'v2'), { recursive: true })
+    await rejects(ask(), 'ERR_BAD_ROOT')
   })
 })
 

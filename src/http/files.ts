@@ -11,7 +11,7 @@ import { crypto } from '../builtins.ts'
 import { codeOf, isNoFile, SystemError, UsageError } from '../errors.ts'
 import { ANY_STRING, check, checkOptions, integerFrom, type Rule, TRUE_OR_FALSE } from '../options.ts'
 import { parseHttpDate } from './date.ts'
-import { mimeType } from './mime-types.ts'
+import { mimeType, UNKNOWN_TYPE } from './mime-types.ts'
 import { contentRange, type Range, type Ranges, rangesOf } from './ranges.ts'
 
 /** An answer made of a file. It holds a descriptor: read the body to its end, or call `close`. */
@@ -312,10 +312,10 @@ export function staticFiles(
     if (name === null) return null
     const folder = await folderNow()
     const find: Find = (wanted) => found(folder, wanted, followLinks)
-    const serve = (path: string) =>
-      precompressed ? encoded(path, request, find, cache) : openFile({ path }, request, {}, cache)
-    const path = await find(join(folder, name))
-    const answer = path === null ? null : await serve(path).catch(folderOrMissing)
+    const serve = (place: Place) =>
+      precompressed ? encoded(place, request, find, cache) : openFile(place, request, { type: typeOf(place) }, cache)
+    const place = await find(join(folder, name))
+    const answer = place === null ? null : await serve(place).catch(folderOrMissing)
     if (answer !== FOLDER) return answer
     if (!name.endsWith('/')) return redirect(request)
     const page = index === '' ? null : await find(join(folder, name, index))
@@ -363,43 +363,58 @@ function decodedPath(path: string, isHiddenSeen: boolean): string | null {
   return isBad || name.includes('\0') || name.includes('//') ? null : name
 }
 
-/** Resolves a path to its file, following links. Null if that is not below the folder. */
-type Find = (path: string) => Promise<string | null>
+/** A file that was found: where it is, and by which path it was asked for, which may be a link to it. */
+interface Place {
+  readonly path: string
+  readonly wanted: string
+}
 
-async function found(folder: string, wanted: string, mayLeave: boolean): Promise<string | null> {
+/** Resolves a path to its file, following links. Null if that is not below the folder. */
+type Find = (wanted: string) => Promise<Place | null>
+
+/** A link has the type of its own name, if that tells: what it leads to may be called `objects/ab12`. */
+function typeOf({ path, wanted }: Place): string {
+  const type = mimeType(wanted)
+  return type === UNKNOWN_TYPE ? mimeType(path) : type
+}
+
+async function found(folder: string, wanted: string, mayLeave: boolean): Promise<Place | null> {
   try {
     const path = await realpath(wanted)
     const isInside = path === folder || path.startsWith(folder.endsWith(sep) ? folder : folder + sep)
-    return isInside || mayLeave ? path : null
+    return isInside || mayLeave ? { path, wanted } : null
   } catch (error) {
     return missing(error)
   }
 }
 
 /**
- * Serves a compressed file beside the file, which may be a link too. What lies beside a folder is not its compressed
- * form.
+ * Serves a compressed file beside the file, which may be a link too; of a link, what lies beside that comes first. What
+ * lies beside a folder is not its compressed form.
  */
 async function encoded(
-  path: string,
+  place: Place,
   request: StaticRequest,
   find: Find,
   cache: FileAnswer['headers'],
 ): Promise<FileAnswer> {
+  const { path, wanted } = place
   if ((await stat(path)).isDirectory()) throw new SystemError('EISDIR', 'open', path)
   const more = [...cache, ['Vary', 'Accept-Encoding'] as const]
+  const about = { type: typeOf(place) }
   const left = new Map([
     ['br', '.br'],
     ['gzip', '.gz'],
   ])
   for (;;) {
     const coding = request.codingFor([...left.keys()])
-    if (coding === null) return openFile({ path }, request, {}, more)
-    const packed = await find(path + left.get(coding))
+    if (coding === null) return openFile(place, request, about, more)
+    const end = left.get(coding)
+    const packed = (await find(wanted + end)) ?? (wanted === path ? null : await find(path + end))
     left.delete(coding)
     if (packed === null) continue
     const headers = [...more, ['Content-Encoding', coding] as const]
-    const answer = await openFile({ path: packed }, request, { type: mimeType(path) }, headers).catch(missing)
+    const answer = await openFile(packed, request, about, headers).catch(missing)
     if (answer !== null) return answer
   }
 }

@@ -25,8 +25,10 @@ for (const pair of OTHERS.trim().split(/\s+/)) {
   types.set(extension, type.startsWith('text/') ? `${type}; charset=utf-8` : type)
 }
 
-/** Returns the media type of a file name; `application/octet-stream` if the extension is unknown. */
+export const UNKNOWN_TYPE = 'application/octet-stream'
+
+/** Returns the media type of a file name; `UNKNOWN_TYPE` if the extension is unknown. */
 export function mimeType(name: string): string {
   const extension = /\.([^./\\]+)$/.exec(name)?.[1] ?? ''
-  return types.get(extension.toLowerCase()) ?? 'application/octet-stream'
+  return types.get(extension.toLowerCase()) ?? UNKNOWN_TYPE
 }

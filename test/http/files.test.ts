@@ -431,6 +431,28 @@ test('a folder that is a link is followed to where it leads now', async () => {
   })
 })
 
+test('a link has the type of its own name, and what is packed beside it, before that of its target', async () => {
+  await inFolder(async (folder) => {
+    mkdirSync(join(folder, 'objects'))
+    for (const name of ['objects/ab12', 'v3.css', 'v3.css.br']) writeFileSync(join(folder, name), name)
+    symlinkSync('objects/ab12', join(folder, 'style.css'))
+    symlinkSync('v3.css', join(folder, 'latest'))
+    const ask = async (path: string) => {
+      const files = staticFiles(folder, { precompressed: true })
+      const answer = await files({ path, ...asking({ 'accept-encoding': 'br' }) })
+      const { 'Content-Type': type, 'Content-Encoding': coding } = fields(answer)
+      return [type, coding, await read(answer)]
+    }
+    const css = 'text/css; charset=utf-8'
+    assert.equal(await ask('/style.css'), [css, undefined, 'objects/ab12'])
+    assert.equal(await ask('/latest'), [css, 'br', 'v3.css.br'])
+    writeFileSync(join(folder, 'style.css.br'), 'packed')
+    assert.equal(await ask('/style.css'), [css, 'br', 'packed'])
+    const plain = await staticFiles(folder)({ path: '/style.css', ...asking() })
+    assert.equal([fields(plain)['Content-Type'], await read(plain)], [css, 'objects/ab12'])
+  })
+})
+
 test('a part of what is packed has the type of its file', async () => {
   await inFolder(async (folder) => {
     writeFileSync(join(folder, 'a.txt.gz'), 'packed')

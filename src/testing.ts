@@ -12,7 +12,7 @@ import { kDrain, kLeave, kOpen } from './connection/symbols.ts'
 import { Connection } from './connection.ts'
 import { newCounters } from './counters.ts'
 import { isChunk } from './encoded.ts'
-import { SystemError, UsageError } from './errors.ts'
+import { defined, SystemError, UsageError } from './errors.ts'
 import { checkOptions, FUNCTION_OR_NULL, NOT_NEGATIVE, oneOf, POSITIVE, type Rule, type Rules } from './options.ts'
 import type { AnyProtocol, Encoded, InOf, OutOf, Protocol, Role } from './protocol.ts'
 import { kClosed, kDrained, kEnded, kReceived, type Socket } from './transport.ts'
@@ -311,7 +311,7 @@ export class Wire<In = unknown, Out = unknown> {
       maxSendBufferSize: Connection.defaultMaxSendBufferSize,
       ...DEFAULT_LIMITS,
       [kGone]: () => undefined,
-      ...settings,
+      ...defined(settings),
       onMessage: (connection, message) => {
         this.messages.push(message)
         return onMessage?.(connection, message)

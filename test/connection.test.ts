@@ -1592,6 +1592,15 @@ test('both ways piped: the end of one is passed on, both close at the end of the
 
 // Limits
 
+test('open() of the testing module takes an undefined setting as none', () => {
+  const none = undefined as never
+  const limits = { maxPackageSize: none, maxSendBufferSize: none, maxInFlight: none, maxQueuedMessages: none }
+  const wire = open(text, { ...limits, idleTimeoutMs: none, role: none, onConnect: none, onMessage: none })
+  wire.receive('hello\n')
+  wire.connection.send('hi')
+  assert.equal([wire.messages, wire.written().toString(), wire.errors], [['hello'], 'hi\n', []])
+})
+
 test('a packet over maxPackageSize is refused as soon as its head declares it', () => {
   const wire = open(frame, { maxPackageSize: 8 })
   wire.receive(Buffer.from([0, 0, 0, 8, 1, 2, 3, 4]))

@@ -77,6 +77,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** We have ended its events, and who makes them may not know yet. */
   #hasEndedEvents = false
   #isUpgraded = false
+  #hasHadRequest = false
   #phase: Phase = Phase.Idle
   #since = 0
   #armedUntil = 0
@@ -129,6 +130,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   sendRaw(bytes: Encoded): boolean {
     const exchange = this.#exchange
     if (this.#isOver) return this.#refuseLate()
+    if (exchange === null && !this.#hasHadRequest) return this.#turnAway(bytes)
     if (exchange === null || this.#isUnseen(exchange)) throw noRequest()
     exchange.noteRaw(bytes)
     if (exchange.isRaw) this.io.onSettled = () => exchange.finish()
@@ -144,6 +146,13 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** What is sent cannot be meant for a request that no handler has seen: the one before it is answered again. */
   #isUnseen(exchange: Exchange): boolean {
     return exchange.isArriving || this.io.hasUndelivered
+  }
+
+  /** An answer to whatever comes, such as a 503 from `onConnect`: the connection ends with it. */
+  #turnAway(bytes: Encoded): boolean {
+    const goOn = this.io.write(bytes)
+    this.#leave()
+    return goOn
   }
 
   /** RFC 9112 section 9.6. */
@@ -346,6 +355,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   /** Takes the head that begins at `start`. Returns where it ends; its body comes next. */
   #takeRequest(bytes: Buffer, start: number): number {
+    this.#hasHadRequest = true
     const { quickHeads } = this.settings
     const head = this.#parser.isFresh ? quickHeads.take(bytes, start) : null
     if (head === null) return this.#parseRequest(bytes, start)

@@ -169,6 +169,20 @@ for (const [when, { first, after, code }] of Object.entries(ANSWERED)) {
   })
 }
 
+for (const engine of engines)
+  for (const how of ['send', 'close'] as const)
+    caseTest(engine === engines[0])(`${engine.name}: before any request they turn a client away: ${how}`, async () => {
+      const answer = 'HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
+      const onConnect = (connection: AnyConnection) => void connection[how](answer, true)
+      const onMessage = () => assert.unreachable()
+      await withServer(engine, httpInMemory(), { onConnect, onMessage } as never, async ({ connect, errors }) => {
+        const client = await connect()
+        client.socket.write(GET)
+        await until(() => client.isClosed)
+        assert.equal([client.received, errors], [answer, []])
+      })
+    })
+
 test('they are refused behind a refusal', async () => {
   let outcome: unknown = null
   const onMessage: Handler = async (connection) => {

@@ -1,6 +1,7 @@
 // `reload --canary`: one process of each group runs the new code beside all the old ones, is watched, and is followed by the
 // others or taken back. Until that is decided nothing of the old code has gone.
 
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -8,6 +9,7 @@ import { now } from '../../src/loop/clock.ts'
 import { LoopLag } from '../../src/process/child/loop-lag.ts'
 import { judge } from '../../src/process/operations/canary.ts'
 import type { ReloadOutcome } from '../../src/process/operations/receipts.ts'
+import { Followed } from '../support/events.ts'
 import { caseTest } from '../support/length.ts'
 import { version, versionAt } from '../support/reload.ts'
 import { ask, HANGS, inSandbox, portOf, type Running, type Sandbox, succeeded, workersOf } from '../support/server.ts'
@@ -120,6 +122,40 @@ for (const [what, broken, reason] of [
     },
   )
 }
+
+test('a canary that ends once it has the slot was not taken back: the new code is there', async () => {
+  await inSandbox(async (box) => {
+    const before = await box.start(box.file('app.js', version(1, COUNT)))
+    const flag = join(box.directory, 'has-ended')
+    box.file(
+      'app.js',
+      version(
+        2,
+        COUNT,
+        `const { existsSync } = await import('node:fs')
+        const { setTimeout: sleep } = await import('node:timers/promises')
+        worker.onWorkerStart = async () => { while (worker.id === 1 && !existsSync('${flag}')) await sleep(5) }
+        worker.onWorkerActive = () => { if (worker.incarnation === 2) throw new Error('planted') }`,
+      ),
+    )
+    const followed = await Followed.of(box)
+    const reloading = box.begin('reload', '--canary-ms', '100', '--json')
+    await followed.of({ type: 'exit', worker: 'echo:0', word: 'exit 250 (uncaught error)' })
+    box.file('has-ended', '')
+    const { code, outcome } = await outcomeOf(reloading)
+    followed.close()
+    assert.is(code, 6)
+    assert.equal(
+      outcome.slots.map(({ worker, result, oldPid }) => ({ worker, result, oldPid })),
+      ['replaced', 'taken back'].map((result, id) => {
+        return { worker: `echo:${id}`, result, oldPid: workersOf(before)[id]?.pid }
+      }),
+    )
+    assert.match(outcome.slots[0]?.note ?? '', /^canary, its process has ended: exit 250 .*planted/)
+    assert.match(box.log(), /given up, processes that already run the new code: 1: worker echo:0/)
+    await box.stop()
+  })
+})
 
 // A group without an address, which another one asks, or which listens to a subject. `breaks` is what it does.
 const mailbox = (breaks: string) => `

@@ -10,15 +10,17 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   symlinkSync,
   unlinkSync,
+  writeFileSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { longTest } from '../support/length.ts'
 import { upgrade } from '../support/release.ts'
-import { assertClean, echo, inSandbox, type Sandbox, succeeded } from '../support/server.ts'
+import { ask, assertClean, echo, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { asRoot, isRoot } from '../support/where.ts'
 
@@ -218,6 +220,25 @@ test('a pid file is made where it is asked for, and removed; no link is followed
     await refused(box, /open .*no\/app\.pid: ENOENT/, '--pid-file', join(box.directory, 'no/app.pid'))
     assert.is(readFileSync(precious, 'utf8'), 'precious')
     await until(() => box.pids().length === 0)
+  })
+})
+
+test('one that cannot be reached any more costs its files: workers are replaced, and the server ends with 0', async () => {
+  await inSandbox(async (box) => {
+    const shares = `worker.onWorkerStart = () => worker.incarnation === 1 && Shared.map('some').set('a', 1)`
+    const module = box.file('app.js', echo(1, shares).replace('{ Worker }', '{ Shared, Worker }'))
+    const server = await box.foreground(module)
+    const status = await box.status()
+    rmSync(box.runDir, { recursive: true })
+    writeFileSync(box.runDir, '') // ENOTDIR, for root too
+    const [worker] = workersOf(status)
+    process.kill(worker?.pid ?? 0, 'SIGKILL')
+    await server.says(/cannot record workers: ENOTDIR/)
+    await until(
+      async () => !(await ask(portOf(status), 'x').catch(() => String(worker?.pid))).includes(`${worker?.pid}`),
+    )
+    assert.is((await server.end('SIGTERM')).code, 0)
+    rmSync(box.runDir)
   })
 })
 

@@ -30,6 +30,7 @@ import { Peers } from './peers.ts'
 import { Programs } from './programs.ts'
 import { feedWatchdog } from './service.ts'
 import { Tickets } from './tickets.ts'
+import { tidy } from './tidy.ts'
 
 /** How long another master may take to answer a ping. */
 const PING_MS = 1000
@@ -237,15 +238,6 @@ export class Household {
     if (this.lock?.isOurs()) tidy(() => this.leftovers?.forget())
     tidy(() => this.control?.close())
     tidy(() => this.lock?.release())
-  }
-}
-
-/** Runs one step of the clean-up: a failure (a folder that is gone) must not prevent the next step. */
-export function tidy(step: () => void): void {
-  try {
-    step()
-  } catch (error) {
-    log(messageOf(error))
   }
 }
 

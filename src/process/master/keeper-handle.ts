@@ -19,6 +19,7 @@ import { type Identity, isAlive, startTimeOf } from '../identity.ts'
 import type { Output } from '../output/output.ts'
 import { type Child, onceEnded, onceUnstarted, type Program, spawnChild } from '../spawn.ts'
 import type { InheritedKeeper } from '../upgrade/inheritance.ts'
+import { tidy } from './tidy.ts'
 
 const START_TIMEOUT_MS = 10_000
 /** How long a keeper that is no longer needed may take to end: it has nothing to finish. */
@@ -141,7 +142,7 @@ export class KeeperHandle {
     const late = setTimeout(() => child.process.kill('SIGKILL'), END_TIMEOUT_MS)
     await this.#gone
     clearTimeout(late)
-    rmSync(this.#path, { force: true })
+    tidy(() => rmSync(this.#path, { force: true }))
   }
 
   /** It exits on its own when nothing is connected; killed if it does not. */
@@ -154,7 +155,7 @@ export class KeeperHandle {
       if (now() > killAt) process.kill(keeper.pid, 'SIGKILL')
       await sleep(LOOK_EVERY_MS)
     }
-    rmSync(this.#path, { force: true })
+    tidy(() => rmSync(this.#path, { force: true }))
   }
 
   #start(): Promise<void> {

@@ -65,7 +65,7 @@ export class Leftovers {
     )
   }
 
-  /** Records which processes are alive. A failure (full disk) is only logged: it must not stop a server. */
+  /** Records which processes are alive. A failure (a full disk, a folder out of reach) must not stop a server. */
   record(pids: readonly number[]): void {
     const known = new Map(this.#own.map((one) => [one.pid, one]))
     this.#own = pids
@@ -75,14 +75,22 @@ export class Leftovers {
     const others = this.isShared ? this.#others() : this.#old
     const text = JSON.stringify([...others, ...this.#own])
     if (text === this.#written && !this.isShared) return
+    try {
+      this.#write(text)
+      this.#written = text
+    } catch (error) {
+      this.#log.log(`cannot record workers: ${messageOf(error)}`)
+    }
+  }
+
+  #write(text: string): void {
     const draft = `${this.#path}.${this.isShared ? process.pid : 'new'}`
     try {
       writeFileSync(draft, text, { mode: 0o600 })
       renameSync(draft, this.#path)
-      this.#written = text
     } catch (error) {
-      rmSync(draft, { force: true })
-      this.#log.log(`cannot record workers: ${messageOf(error)}`)
+      rmSync(draft, { force: true }) // a full disk leaves one
+      throw error
     }
   }
 

@@ -193,10 +193,11 @@ export class Reload extends Turnover {
   }
 
   /** Makes a canary leave, unless it has taken its slot; the old process stays. */
-  #takeBack({ slot, handle, receipt, group }: Canary): void {
+  #takeBack(canary: Canary): void {
+    const { slot, handle, receipt, group } = canary
+    if (slot.canary !== canary) return // since it took the slot, it may even have ended
     slot.canary = null
-    if (receipt.result !== 'replaced' || slot.current === handle || slot.leaving.has(handle)) return
-    this.takeBack(group, slot, handle, receipt)
+    if (receipt.result === 'replaced') this.takeBack(group, slot, handle, receipt)
   }
 
   // Groups

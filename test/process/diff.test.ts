@@ -125,4 +125,29 @@ longTest(
   },
 )
 
+longTest('once a reload has replaced one group, those it did not come to have the code before, too', async () => {
+  await inSandbox(async (box) => {
+    const flag = join(box.directory, 'broken')
+    const more = `
+      const { existsSync } = await import('node:fs')
+      const other = new Worker('', { name: 'other', count: 2 })
+      other.onWorkerStart = () => { if (existsSync('${flag}')) throw new Error('planted') }
+      new Worker('', { name: 'last' })
+      new Worker('', { name: 'kept', reloadable: false })`
+    await box.start(box.file('app.js', version(1, 1, more)))
+    box.file('broken', '')
+    assert.is((await box.command('reload', 'other')).code, 6)
+    assert.ok((await diff(box)).isSame, 'nothing has been replaced')
+    assert.is((await box.command('reload')).code, 6)
+    const before = (name: string, count: number) =>
+      `${name} processes: ${count} with the code before -> ${count} with this code`
+    assert.equal((await diff(box)).lines, [before('other', 2), before('last', 1)])
+    assert.match((await box.command('status')).stdout, /^other has 2 processes with the code before/m)
+    unlinkSync(flag)
+    await reload(box)
+    assert.ok((await diff(box)).isSame)
+    await box.stop()
+  })
+})
+
 test.run()

@@ -122,7 +122,7 @@ export class WorkerHandle {
   report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '', lagMs: 0, isInspected: false }
   /** The limit it reached, or another reason why it is replaced; empty at a reload. */
   leavesFor = ''
-  /** A reload has brought its group new code, and was given up before it came to this process. */
+  /** A reload has brought new code to others, and was given up before it came to this process. */
   isOutdated = false
   /** It is at its connection limit and accepts no more. */
   isFull = false

@@ -8,6 +8,7 @@ import { CommandError, Exit, noGroup } from '../exit-codes.ts'
 import type { Declaration } from '../group.ts'
 import { type Blueprint, GroupState, type Outline } from '../master/group-state.ts'
 import type { Slot } from '../master/slot.ts'
+import type { WorkerHandle } from '../master/worker-handle.ts'
 import { type GroupKey, isCalled, isSameKey } from '../messages.ts'
 import type { Operation } from '../status/events.ts'
 import { Canary, type CanaryReport, watchCanaries } from './canary.ts'
@@ -31,6 +32,8 @@ interface Bound extends Plan {
 export class Reload extends Turnover {
   readonly #canaryMs: number
   readonly #canaries: Canary[] = []
+  /** A group has come to the new code, if only for its next process. */
+  #isBegun = false
 
   /** @param canaryMs how long one process of each group is watched before the others follow; 0 for no canary */
   constructor(supervisor: Supervisor, operation: Operation = 'reload', names: readonly string[] = [], canaryMs = 0) {
@@ -49,6 +52,7 @@ export class Reload extends Turnover {
     if (!this.#isWhole) this.#checkNames(described.groups, gone)
     const covered = plans.flatMap(({ group, isMeant }) => (isMeant && group !== undefined ? group : []))
     const inner = new Map(covered.map((group) => [group, new Set(group.inner.values())]))
+    const old = replaceableIn(plans)
     let failure: unknown
     try {
       await this.#turnOver(plans)
@@ -56,6 +60,7 @@ export class Reload extends Turnover {
     } catch (error) {
       failure = error
       for (const canary of this.#canaries) this.#takeBack(canary)
+      if (this.#isBegun) for (const handle of old) handle.isOutdated = true // where one of these has not gone
     }
     this.supervisor.sockets.release()
     if (failure !== undefined) this.#giveBack(groups)
@@ -207,6 +212,7 @@ export class Reload extends Turnover {
     this.supervisor.groups.push(group)
     try {
       await this.addSlots(group, blueprint)
+      this.#isBegun = true
     } catch (error) {
       this.removeGroup(group) // half a group is of no use
       throw error
@@ -215,16 +221,14 @@ export class Reload extends Turnover {
 
   /** The count that the code declares replaces that of `scale` only if the group gets as far as running that code. */
   async #bring(group: GroupState, blueprint: Blueprint, declaredCount: number): Promise<void> {
-    const before = new Set(group.slots.map(({ current }) => current))
     try {
       await this.renew(group, blueprint)
     } catch (error) {
-      const isBegun = group.blueprint === blueprint && blueprint.declaration.reloadable
-      for (const { current } of group.slots)
-        if (isBegun && current !== null && before.has(current)) current.isOutdated = true
+      this.#isBegun ||= runs(group, blueprint)
       if (!group.isStopped) group.giveUp(blueprint, declaredCount)
       throw error
     }
+    this.#isBegun ||= runs(group, blueprint)
     group.declare(declaredCount)
   }
 
@@ -257,6 +261,19 @@ export class Reload extends Turnover {
 /** What stays as it is, because its declaration is not reloadable or not covered. */
 function stayingOf({ declaration, isMeant, group }: Plan): Blueprint | undefined {
   return declaration.reloadable && isMeant ? undefined : group?.blueprint
+}
+
+/** The processes that will have the code before, if the reload is given up after it has begun to replace them. */
+function replaceableIn(plans: readonly Plan[]): WorkerHandle[] {
+  return plans
+    .filter(({ isMeant, declaration }) => isMeant && declaration.reloadable)
+    .flatMap(({ group }) => group?.slots ?? [])
+    .flatMap(({ current }) => current ?? [])
+}
+
+/** Whether the processes that the group has from now on run this, and not only its settings have changed. */
+function runs({ blueprint, isStopped }: GroupState, wanted: Blueprint): boolean {
+  return blueprint === wanted && wanted.declaration.reloadable && !isStopped
 }
 
 function countAll(bound: readonly Bound[]): number {

@@ -166,7 +166,7 @@ function without(dropped: RegExp, args: readonly string[]): string[] {
 }
 
 /** Normalised as Node does: `--inspect_brk=9229` is `--inspect-brk`. */
-function nameOf(arg: string): string {
+export function nameOf(arg: string): string {
   return arg.replaceAll('"', '').replace(/=.*/s, '').replaceAll('_', '-')
 }
 

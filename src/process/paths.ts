@@ -27,6 +27,15 @@ export function realPathOrSelf(path: string): string {
   return realPathOf(path) ?? path
 }
 
+/** Where this process runs; empty if that folder was deleted since. */
+export function workingFolder(): string {
+  try {
+    return process.cwd()
+  } catch {
+    return '' // ENOENT
+  }
+}
+
 /** An absolute path as a person in this folder would type it; unchanged if the folder was deleted since. */
 export function fromHere(path: string): string {
   try {

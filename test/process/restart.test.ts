@@ -1,6 +1,6 @@
 // `restart` and `check`: what would not come up does not end what runs.
 
-import { readFileSync } from 'node:fs'
+import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -198,6 +198,52 @@ longTest("restart keeps Node's own flags, unless its line has some", async () =>
     assert.is((await server.end('SIGTERM')).code, 0)
   })
 })
+
+longTest(
+  "Node's own flags mean from any folder what they meant in the one of the start; bad ones are named",
+  async () => {
+    await inSandbox(async (box) => {
+      const says = `(connection) => connection.send([process.env.FROM_FILE, ...globalThis.loaded].join(' '))`
+      const app = box.file('app.js', echo(1, `worker.onMessage = ${says}`))
+      const loads = (name: string) => `globalThis.loaded = [...(globalThis.loaded ?? []), '${name}']`
+      box.file('my.env', 'FROM_FILE=file')
+      box.file('pre.cjs', loads('pre'))
+      box.file('otel.mjs', loads('otel'))
+      box.file(
+        'node_modules/bare/package.json',
+        '{ "exports": { "import": "./import.mjs", "require": "./require.cjs" } }',
+      )
+      box.file('node_modules/bare/import.mjs', loads('imported'))
+      box.file('node_modules/bare/require.cjs', loads('required'))
+      const flags = [
+        '--env-file=my.env',
+        '-r',
+        './pre.cjs',
+        '--require=bare',
+        '--import',
+        './otel.mjs',
+        '--import=bare',
+      ]
+      const run = (cwd: string, ...args: string[]) => box.spawn(process.execPath, args, { cwd }).ended
+      succeeded(await run(box.directory, ...flags, startFile, 'start', '-d', app))
+      const loaded = async () => ask(portOf(await box.status()), 'x')
+      assert.is(await loaded(), 'file pre required otel imported')
+      succeeded(await run('/', startFile, 'restart', '-d', app))
+      assert.is(await loaded(), 'file pre required otel imported')
+      succeeded(await run('/', startFile, 'restart', '-d', app)) // absolute by now
+      assert.is(await loaded(), 'file pre required otel imported')
+      rmSync(join(box.directory, 'otel.mjs'))
+      const { code, stderr } = await run('/', startFile, 'restart', '-d', app)
+      assert.is(code, 6)
+      assert.match(
+        stderr,
+        /^millrace: Node does not start with the flags of the server that runs: .*--import \S*\/otel\.mjs.*\nnext: .*'stop'/m,
+      )
+      assert.not.match(stderr, /correct the code/)
+      await box.stop()
+    })
+  },
+)
 
 test('restart by another user than the one who runs the server is refused, unless it names the user', () => {
   const line = readLine(['restart', '-d', '/app.js'], null)

@@ -4,10 +4,11 @@ import { resolve } from 'node:path'
 import type { Running } from '../control/requests.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import type { StartOptions } from '../messages.ts'
-import { adoptNodeSettings, type NodeSettings, nodeSettings } from '../node-flags.ts'
-import { realPathOrSelf } from '../paths.ts'
+import { adoptNodeSettings, nodeSettings } from '../node-flags.ts'
+import { realPathOrSelf, workingFolder } from '../paths.ts'
 import { shellWord } from '../terminal/banner.ts'
 import { ANY_WORDS, type Command } from './command.ts'
+import { absoluteFlags, checkFlags } from './kept-flags.ts'
 import { givenFor, type Line, START_FLAGS, startOptions, usage } from './line.ts'
 import { operate } from './operate.ts'
 import { say } from './print.ts'
@@ -32,8 +33,11 @@ given. With NAME only these groups, in the server that runs: all their processes
     const options = optionsOf(running, line)
     const other = runOtherCopy({ ...line, modules: options.modules })
     if (other !== null) return other
-    keepNodeFlags(running?.node)
-    await describeHere(options)
+    const flags = running === undefined ? [] : keepNodeFlags(running)
+    await describeHere(options).catch((error) => {
+      checkFlags(flags)
+      throw error
+    })
     try {
       say(line.flags, `stopped, pid ${await stopServer(line)}`)
     } catch (error) {
@@ -43,11 +47,16 @@ given. With NAME only these groups, in the server that runs: all their processes
   },
 }
 
-/** Those of what runs, such as a heap size or `--import`; if this line has any, they are meant instead. */
-function keepNodeFlags(node: NodeSettings | undefined): void {
-  if (node === undefined || process.execArgv.length > 0) return
-  const { execArgv, debugPort } = node
-  adoptNodeSettings({ ...nodeSettings(), execArgv, debugPort })
+/**
+ * Those of what runs, such as a heap size or `--import`; if this line has any, they are meant instead. Returns what is
+ * kept.
+ */
+function keepNodeFlags({ node, folder = '' }: Running): readonly string[] {
+  if (node === undefined || process.execArgv.length > 0) return []
+  const isHere = folder === '' || folder === workingFolder()
+  const execArgv = isHere ? node.execArgv : absoluteFlags(folder, node.execArgv)
+  adoptNodeSettings({ ...nodeSettings(), execArgv, debugPort: node.debugPort })
+  return execArgv
 }
 
 /** A line without a file means the server that runs, never the demo, which would take its place. */

@@ -89,4 +89,6 @@ export interface Running {
   readonly groups: readonly string[]
   /** How Node was started; earlier versions do not say. */
   readonly node?: NodeSettings
+  /** Where it was started, which is where those of its flags that name files count from; empty or absent if unknown. */
+  readonly folder?: string
 }

@@ -14,6 +14,7 @@ import { nodeSettings } from '../node-flags.ts'
 import type { Comparison } from '../operations/diff.ts'
 import { type Operator, REPLACED } from '../operations/operator.ts'
 import type { ReloadOutcome } from '../operations/receipts.ts'
+import { workingFolder } from '../paths.ts'
 import type { Program } from '../spawn.ts'
 import { connectionPage, engineOf, type GroupStatus, groupStatus, pollAll, type Status } from '../status/status.ts'
 import type { UpgradeOutcome } from '../upgrade/upgrade.ts'
@@ -125,7 +126,8 @@ export class Answers {
 
   get #running(): Running {
     const groups = this.#master.groups.flatMap(({ blueprint: { key } }) => [key.name, key.listen])
-    return { options: this.#household.options, uid: process.getuid?.() ?? 0, groups, node: nodeSettings() }
+    const [uid, node, folder] = [process.getuid?.() ?? 0, nodeSettings(), workingFolder()]
+    return { options: this.#household.options, uid, groups, node, folder }
   }
 
   #done() {

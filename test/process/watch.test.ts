@@ -4,6 +4,9 @@ import { mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { sendLogTo } from '../../src/log.ts'
+import { nothing } from '../../src/nothing.ts'
+import { watchModules } from '../../src/process/operations/watch.ts'
 import { longTest } from '../support/length.ts'
 import { ask, Client, inSandbox, portOf, type Running, type Sandbox } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -144,6 +147,38 @@ test("data, logs, hidden files and node_modules are nobody's change", async () =
     assert.match(readFileSync(log, 'utf8'), /watch: /)
     await end(box, server)
     writeFileSync(log, '')
+  })
+})
+
+test('a folder with code in which a file takes the place of a folder: that is a change, and the watching goes on', async () => {
+  await inSandbox(async (box) => {
+    let changes = 0
+    const reload = async () => {
+      changes++
+      return ''
+    }
+    const unwatch = watchModules({ modules: [box.file('app.js', '')], ignored: [], reload })
+    const change = async (make: () => void) => {
+      const before = changes
+      make()
+      await until(() => changes > before)
+    }
+    const lib = join(box.directory, 'lib')
+    sendLogTo(nothing)
+    try {
+      for (let turn = 0; turn < 5; turn++) {
+        await change(() => void box.file('lib/sub/x.js', ''))
+        await change(() => {
+          rmSync(lib, { recursive: true })
+          if (turn % 2 === 0) box.file('lib', '')
+          else symlinkSync('app.js', lib)
+        })
+        rmSync(lib)
+      }
+    } finally {
+      unwatch()
+      sendLogTo(null)
+    }
   })
 })
 

@@ -180,7 +180,7 @@ class FolderTree {
     const path = join(folder, name)
     const stat = statOf(path)
     const known = this.#folders.get(path)
-    if (known?.names === null && known.id !== fileId(path)) {
+    if (known?.names === null && known.id !== idOf(path)) {
       this.#drop(path)
       this.#changed(path)
     }
@@ -211,6 +211,15 @@ class FolderTree {
     const isFull = codeOf(error) === 'ENOSPC' || codeOf(error) === 'EMFILE'
     const advice = isFull ? '; raise fs.inotify.max_user_watches and max_user_instances (sysctl)' : ''
     log(`watch: changes in ${path}, and perhaps in others, are not seen: ${messageOf(error)}${advice}`)
+  }
+}
+
+/** Empty for what is gone, or cannot be reached any more: another folder or a file may be where its own one was. */
+function idOf(path: string): string {
+  try {
+    return fileId(path)
+  } catch {
+    return '' // ENOTDIR, EACCES, ELOOP
   }
 }
 

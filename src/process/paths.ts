@@ -1,6 +1,6 @@
 // What is on disk, for callers that need not know why something is missing.
 
-import { readdirSync, realpathSync } from 'node:fs'
+import { readdirSync, realpathSync, type Stats, statSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { relative, resolve } from 'node:path'
 
@@ -10,6 +10,15 @@ export function namesIn(folder: string): string[] {
     return readdirSync(folder)
   } catch {
     return [] // ENOENT, EACCES
+  }
+}
+
+/** Of the file that the path leads to; undefined if there is none, or it cannot be reached. */
+export function statOf(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false })
+  } catch {
+    return undefined // EACCES, ELOOP, ENOTDIR
   }
 }
 

@@ -1,11 +1,11 @@
 // `diff`: compares what runs with what the code on disk says. Exit codes as in diff(1): 0 same, 1 different.
 
-import { readdirSync, statSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { printableCell } from '../../printable.ts'
 import { Exit } from '../exit-codes.ts'
 import { type Comparison, type Difference, isCode, isSkipped } from '../operations/diff.ts'
-import { realPathOrSelf } from '../paths.ts'
+import { realPathOrSelf, statOf } from '../paths.ts'
 import type { Paint } from '../terminal/style.ts'
 import { renderTable } from '../terminal/tables.ts'
 import { type Command, NO_WORDS } from './command.ts'
@@ -87,5 +87,5 @@ function entriesOf(folder: string) {
 }
 
 function changedAt(path: string): number {
-  return statSync(path, { throwIfNoEntry: false })?.ctimeMs ?? 0
+  return statOf(path)?.ctimeMs ?? 0
 }

@@ -1,7 +1,7 @@
 // Parses the command line: command, flags, modules, groups, the app's own arguments. Flags may stand anywhere, and one
 // that the command does not know is an error, not ignored.
 
-import { existsSync, statSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { messageOf } from '../../errors.ts'
@@ -10,7 +10,7 @@ import { ENGINES } from '../../transport.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import { LONGEST_TIMEOUT_MS } from '../group.ts'
 import type { LogFormat, StartOptions } from '../messages.ts'
-import { runnableAt } from '../paths.ts'
+import { runnableAt, statOf } from '../paths.ts'
 import { demoFile } from '../start-file.ts'
 import { shellWord } from '../terminal/banner.ts'
 
@@ -184,7 +184,7 @@ function isFile(operand: string): boolean {
 }
 
 function isFolder(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
+  return statOf(path)?.isDirectory() ?? false
 }
 
 function resolveModules(files: readonly string[], direct: string | null): string[] {

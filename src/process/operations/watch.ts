@@ -3,13 +3,13 @@
 // file under the name, so watching files does not work; `fs.watch(recursive)` uses the same inotify watches on Linux,
 // loses folders that were just created, and throws for files that were just deleted (nodejs/node#48437, #52018).
 
-import { type FSWatcher, type Stats, statSync, watch } from 'node:fs'
+import { type FSWatcher, watch } from 'node:fs'
 import { basename, dirname, join, sep } from 'node:path'
 import { codeOf, messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { fileId } from '../../net/bound-socket.ts'
-import { fromHere, namesIn, realPathOf, realPathOrSelf } from '../paths.ts'
+import { fromHere, namesIn, realPathOf, realPathOrSelf, statOf } from '../paths.ts'
 import { isCode, isSkipped } from './diff.ts'
 
 /** A change is complete after this much quiet: a save is several events, a checkout or a build thousands. */
@@ -220,14 +220,5 @@ function idOf(path: string): string {
     return fileId(path)
   } catch {
     return '' // ENOTDIR, EACCES, ELOOP
-  }
-}
-
-/** Of the link's target. */
-function statOf(path: string): Stats | undefined {
-  try {
-    return statSync(path, { throwIfNoEntry: false })
-  } catch {
-    return undefined // EACCES, ELOOP
   }
 }

@@ -1,7 +1,8 @@
 // The end of a log file and what is appended to it, across rotations, by its path, like tail -F.
 
-import { closeSync, fstatSync, openSync, readSync, type Stats, statSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readSync, type Stats } from 'node:fs'
 import { StringDecoder } from 'node:string_decoder'
+import { statOf } from '../paths.ts'
 
 const CHUNK = 65_536
 const LF = 0x0a
@@ -67,7 +68,7 @@ export class FileTail {
 
   #follow(): void {
     this.#read()
-    const now = statSync(this.#path, { throwIfNoEntry: false })
+    const now = statOf(this.#path)
     if (now === undefined) return
     if (this.#stat?.ino !== now.ino || this.#stat.dev !== now.dev) {
       this.#read() // what arrived between the last read and this check
@@ -93,7 +94,7 @@ export class FileTail {
   }
 
   #statAside(): Stats | undefined {
-    return statSync(this.#asidePath, { throwIfNoEntry: false })
+    return statOf(this.#asidePath)
   }
 
   #moveTo(path: string): void {

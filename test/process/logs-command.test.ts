@@ -113,6 +113,9 @@ test('the log of a server that has died is read where it was, also if that is no
     await box.start(module, '--log-file', join(box.directory, 'five.log'))
     await box.stop()
     await isReadHere('five.log')
+    box.file('app.js', `console.error('cannot read config'); throw new Error('planted')`)
+    assert.is((await box.command('start', '-d', module)).code, 6) // before it is known what the code declares
+    assert.match(succeeded(await box.command('logs', module)).stdout, /cannot read config/)
     await box.start(box.file('app.js', echo(1)))
     await box.stop()
     await isReadIn(join(box.runDir, 'millrace.log'))

@@ -95,6 +95,7 @@ export class Household {
     if (!(lock instanceof Lock)) throw alreadyRunning(lock.pid)
     this.lock = lock
     await this.#open(null)
+    this.recordLog() // the code may fail before it declares another one
     this.#writePids()
     this.#lookAfter()
   }

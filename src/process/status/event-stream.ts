@@ -22,7 +22,8 @@ export class EventStream {
   constructor(socket: Socket) {
     this.#socket = socket
     socket.on('drain', () => this.#tellLoss())
-    socket.setTimeout(PATIENCE_MS, () => this.#look())
+    socket.on('timeout', () => this.#look()) // `setTimeout` would call it once
+    socket.setTimeout(PATIENCE_MS)
   }
 
   tell(event: StampedEvent): void {

@@ -10,7 +10,7 @@ import type { Channel } from '../../src/process/channel.ts'
 import { type WorkerExitInfo, WorkerHandle } from '../../src/process/master/worker-handle.ts'
 import type { FromChild, ToChild } from '../../src/process/messages.ts'
 import { Tail } from '../../src/process/output/logbook.ts'
-import { until, within } from '../support/until.ts'
+import { nextTurn, until, within } from '../support/until.ts'
 
 class FakeProcess extends EventEmitter {
   pid: number | undefined = 4711
@@ -167,6 +167,29 @@ test('one that leaves by itself does not serve from then on, and has not retired
   child.emit('exit', 0, null)
   await handle.gone
   await until(() => heard.includes('retired'))
+})
+
+test('a `ready` that waited while its master was suspended comes in time; one of a process that is killed does not', async () => {
+  const START_MS = 5
+  const late = () => new Promise((resolve) => setTimeout(resolve, START_MS)) // right after the timer of the handle
+  const waiting = fake(START_MS)
+  await late()
+  waiting.says(ready) // what a loop reads after its timers
+  await nextTurn()
+  assert.is(waiting.handle.state, 'ready')
+  assert.equal(waiting.process.signals, [])
+
+  const silent = fake(START_MS)
+  await late()
+  await nextTurn()
+  assert.equal(silent.process.signals, ['SIGKILL'])
+  silent.says(ready)
+  assert.is(silent.handle.state, 'starting')
+  silent.process.emit('exit', null, 'SIGKILL')
+  const { word, hasTimedOut, hadBeenReady } = await silent.handle.gone
+  assert.equal([word, hasTimedOut, hadBeenReady], ['signal SIGKILL (not ready in time)', true, false])
+  waiting.process.emit('exit', 0, null)
+  await waiting.handle.gone
 })
 
 test('one that leaves before it is ready is not ready any more', async () => {

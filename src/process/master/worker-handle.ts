@@ -185,7 +185,8 @@ export class WorkerHandle {
     onceUnstarted(child.process, (error) => this.#gone(null, null, error))
     onceEnded(child.process, (code, signal) => this.#gone(code, signal, null))
     if (startTimeoutMs < Number.POSITIVE_INFINITY)
-      this.#deadline = setTimeout(() => this.#timeOut(startTimeoutMs), startTimeoutMs)
+      // This process may have been suspended, and the `ready` may wait to be read: that comes before an immediate.
+      this.#deadline = setTimeout(() => setImmediate(() => this.#timeOut(startTimeoutMs)), startTimeoutMs)
   }
 
   /** 0 if the spawn failed. */
@@ -488,7 +489,7 @@ export class WorkerHandle {
   }
 
   #becomeReady(memory: number): void {
-    if (this.state !== 'starting' || this.#leavesByItself) return
+    if (this.state !== 'starting' || this.#leavesByItself || this.#killedFor !== '') return
     clearTimeout(this.#deadline)
     this.#isReady = true
     this.#readyAt = now()
@@ -523,6 +524,7 @@ export class WorkerHandle {
   }
 
   #timeOut(ms: number): void {
+    if (this.state !== 'starting') return
     this.#hasTimedOut = true
     this.#killedFor = 'not ready in time'
     this.#reason = `not ready within ${ms / 1000} s (startTimeoutMs): has onWorkerStart settled?`

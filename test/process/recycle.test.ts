@@ -11,6 +11,7 @@ import { type Blueprint, GroupState } from '../../src/process/master/group-state
 import type { WorkerHandle } from '../../src/process/master/worker-handle.ts'
 import { Lifespan } from '../../src/process/operations/lifespan.ts'
 import { type RecycleSupervisor, Recycling } from '../../src/process/operations/recycle.ts'
+import { longTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
 import { ask, Client, echo, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -190,6 +191,23 @@ test('a process stays when the one for its place does not come up', async () => 
     assert.is(worker?.pid, workersOf(status)[0]?.pid)
     rmSync(flag)
     await until(async () => ((await box.status()).groups[0]?.replaced.maxLifetimeMs ?? 0) >= 1, 20_000)
+    await box.stop()
+  })
+})
+
+longTest('one that had to leave first does not stay then, and the log says so', async () => {
+  await inSandbox(async (box) => {
+    const more = `
+      worker.maxLifetimeMs = 300
+      worker.reloadMode = 'stop-first'
+      worker.onWorkerStart = () => { if (worker.incarnation > 1) throw new Error('no database') }`
+    const [worker] = workersOf(await box.start(box.file('app.js', echo(1, more))))
+    const line = await until(() => /worker echo:0 pid \d+: .*maxLifetimeMs: .*no database/.exec(box.log())?.[0], 20_000)
+    assert.match(
+      line,
+      new RegExp(`pid ${worker?.pid}: .*maxLifetimeMs: it has ended, worker echo:0 did not become ready`),
+    )
+    assert.equal((await box.status()).groups[0]?.replaced, { maxLifetimeMs: 1 })
     await box.stop()
   })
 })

@@ -74,7 +74,10 @@ export class Recycling {
     } catch (error) {
       handle.leavesFor = ''
       this.#lifeOf(group, handle).dueAt = now() + this.#backoffOf(slot).next(0)
-      if (!this.#supervisor.isStopping) log(`${name}: ${words}, ${limit}: it stays, ${messageOf(error)}`)
+      const isThere = slot.current === handle // with stop-first it has left before the next one failed
+      if (!isThere && (await handle.gone).wasTold) group.countRecycled(limit)
+      if (this.#supervisor.isStopping) return
+      log(`${name}: ${words}, ${limit}: ${isThere ? 'it stays' : 'it has ended'}, ${messageOf(error)}`)
     } finally {
       this.#busy.delete(group)
     }

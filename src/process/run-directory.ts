@@ -17,6 +17,19 @@ export function controlPath(runDir: string): string {
   return join(runDir, 'control.sock')
 }
 
+/**
+ * A temporary name for the socket of a second master. No longer than `control.sock`, whose path has passed the length
+ * check.
+ */
+export function asidePath(runDir: string, pid: number): string {
+  return join(runDir, `c.${pid}`)
+}
+
+/** The pids of the masters with such a socket; they may have died. */
+export function mastersAsideIn(runDir: string): number[] {
+  return namesIn(runDir).flatMap((name) => Number(/^c\.(\d+)$/.exec(name)?.[1] ?? []))
+}
+
 /** Where the server of a module may live. */
 export interface Places {
   /** In order of preference. */

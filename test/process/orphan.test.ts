@@ -1,10 +1,11 @@
 // A master that is killed: its idle workers leave by themselves, and the next start works. A worker that cannot leave is
 // killed by the next start, if it is the very process on record.
 
-import { readFileSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { leftoversIn } from '../../src/process/master/leftovers.ts'
 import type { Status } from '../../src/process/status/status.ts'
 import { longTest } from '../support/length.ts'
 import {
@@ -17,6 +18,7 @@ import {
   lives,
   portOf,
   type Sandbox,
+  succeeded,
   workersOf,
 } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -85,6 +87,44 @@ test('a worker stuck in its loop is killed by the next start', async () => {
     const after = await box.start(join(box.directory, 'app.js'))
     assert.not(lives(orphan))
     assert.is(portOf(after), portOf(status))
+    await box.stop()
+  })
+})
+
+test('a worker stuck in its loop is named by status, and stop ends it', async () => {
+  await inSandbox(async (box) => {
+    const { status, orphan } = await stuckOrphan(box)
+    const module = join(box.directory, 'app.js')
+    const seen = await box.command('status', module)
+    assert.is(seen.code, 3)
+    assert.match(seen.stderr, new RegExp(`: not running .*; a master that was killed has left processes: ${orphan}\n`))
+    assert.match(seen.stderr, /^next: millrace stop .*app\.js ends them, and so does the next start$/m)
+    const stopped = succeeded(await box.command('stop', '-t', '0', '--json', module))
+    assert.equal(JSON.parse(stopped.stdout), { stopped: true, pid: 0, leftovers: [orphan] })
+    assert.not(lives(orphan))
+    assert.is((await box.command('stop', module)).code, 3)
+    const after = await box.start(module)
+    assert.is(portOf(after), portOf(status))
+    await box.stop()
+  })
+})
+
+test('what a master that comes after a killed one has on record is not left over', async () => {
+  await inSandbox(async (box) => {
+    const { pid } = await box.start(box.file('app.js', echo()))
+    assert.equal(leftoversIn(box.runDir, process.getuid?.() ?? 0), [])
+    const workers = JSON.parse(readFileSync(join(box.runDir, 'workers.json'), 'utf8'))
+    const other = mkdtempSync(join(box.directory, 'run-'))
+    const record = (holder: number) => {
+      writeFileSync(join(other, 'workers.json'), JSON.stringify(workers))
+      writeFileSync(join(other, 'lock'), JSON.stringify({ pid: holder, startTime: '1' }))
+    }
+    record(pid) // another process has its pid by now
+    const uid = process.getuid?.() ?? 0
+    assert.equal(leftoversIn(other, uid), workers)
+    assert.equal(leftoversIn(other, uid + 1), [], "nor is any process whose user's folder it is not")
+    writeFileSync(join(other, `c.${pid}`), '') // the second master of an upgrade, about to take over
+    assert.equal(leftoversIn(other, uid), [])
     await box.stop()
   })
 })

@@ -20,6 +20,9 @@ export interface Typed {
   readonly hasLog: boolean
 }
 
+/** In the error of a command that has found no server, but this. */
+export const LEFT_PROCESSES = 'a master that was killed has left processes'
+
 /** What to do about the error. */
 export function nextStep({ exitCode, message, next }: CommandError, typed: Typed): string {
   if (next !== '') return next
@@ -28,6 +31,8 @@ export function nextStep({ exitCode, message, next }: CommandError, typed: Typed
     ? `${run('logs')} has what its processes have said`
     : 'the lines before this are what its processes have said'
   if (exitCode === Exit.Usage) return `${self} help${typed.command && ` ${typed.command}`}`
+  if (exitCode === Exit.NotRunning && message.includes(LEFT_PROCESSES))
+    return `${run('stop')} ends them, and so does the next start`
   if (exitCode === Exit.NotRunning) return `start it: ${run('start -d', ' app.js')}`
   if (exitCode === Exit.AlreadyRunning) return `${run('reload')} for new code, ${run('restart')} for a new server`
   if (exitCode === Exit.Address && /: this server itself is at /.test(message)) return `${run('restart')} changes it`

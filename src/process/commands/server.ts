@@ -6,10 +6,12 @@ import { now } from '../../loop/clock.ts'
 import { ask } from '../control/client.ts'
 import { type Answer, type Done, type Request, refusedBy } from '../control/requests.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
-import { isAlive, isStopped } from '../identity.ts'
+import { type Identity, isAlive, isStopped } from '../identity.ts'
 import { Lock } from '../lock.ts'
+import { leftoversIn } from '../master/leftovers.ts'
 import { controlPath, placesToAsk, runDirCandidates } from '../run-directory.ts'
 import { type Line, runDirOf } from './line.ts'
+import { LEFT_PROCESSES } from './next-step.ts'
 
 /** How long a master may take to answer. */
 const ANSWER_TIMEOUT_MS = 5000
@@ -35,7 +37,16 @@ export async function findServer(line: Line, request: Request = { command: 'ping
   }
   const others = unreadable.length === 0 ? '' : `; another user's server may be in ${unreadable.join(', ')}: try sudo`
   const { paths, elsewhere } = runDirCandidates(module, runDirOf(line.flags))
-  throw new CommandError(Exit.NotRunning, `not running (looked in ${[...paths, ...elsewhere].join(', ')}${others})`)
+  const left = leftBehind(line).map(({ pid }) => pid)
+  const also = left.length === 0 ? '' : `; ${LEFT_PROCESSES}: ${left.join(', ')}`
+  const looked = [...paths, ...elsewhere].join(', ')
+  throw new CommandError(Exit.NotRunning, `not running (looked in ${looked}${others})${also}`)
+}
+
+/** Processes of a master that was killed, in the places of a server that does not run. */
+export function leftBehind({ modules, flags }: Line): Identity[] {
+  const { places } = placesToAsk(modules[0] ?? '', runDirOf(flags))
+  return places.flatMap(({ path, uid }) => leftoversIn(path, uid))
 }
 
 /**

@@ -4,13 +4,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { now } from '../../loop/clock.ts'
 import type { Leave } from '../control/requests.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
-import { isAlive } from '../identity.ts'
+import { DEFAULT_SETTINGS } from '../group.ts'
+import { type Identity, isAlive } from '../identity.ts'
+import { endLeftovers } from '../master/leftovers.ts'
 import { ANY_WORDS, type Command } from './command.ts'
 import { type Flags, type Line, timeoutOf } from './line.ts'
 import { operate } from './operate.ts'
 import { say, showJson } from './print.ts'
 import { withProgress } from './progress.ts'
-import { type Found, findServer } from './server.ts'
+import { type Found, findServer, leftBehind, unlessNotRunning } from './server.ts'
 
 /** How long a server may take to end beyond `Worker.stopTimeout`: workers are then killed and reaped. */
 const STOP_SLACK_MS = 10_000
@@ -20,6 +22,7 @@ export const stop: Command = {
   operands: '[app.js] [NAME ...]',
   summary: 'end it: connections get Worker.stopTimeout seconds (2); -g: the drainTimeoutMs of their Worker (30 s)',
   details: `Returns when the server is gone. --timeout gives work so much time instead. A stop during another one can only shorten it.
+Where the master was killed, what it has left is ended.
 With NAME only these groups end: their processes drain as above, their sockets are closed (who connects is refused), the rest
 of the server goes on, and 'start', 'reload' or 'restart' with NAME brings them back. A reload of everything does not.`,
   flags: ['graceful', 'timeout', 'name'],
@@ -27,11 +30,27 @@ of the server goes on, and 'start', 'reload' or 'restart' with NAME brings them 
   async run(line) {
     const { words: names } = line
     if (names.length > 0) return operate(line, { command: 'stop', names, ...leaveOf(line.flags) }, 'stopped')
-    const pid = await stopServer(line)
-    if (line.flags.json === true) return showJson({ stopped: true, pid })
-    say(line.flags, `stopped, pid ${pid}`)
-    return Exit.Ok
+    try {
+      const pid = await stopServer(line)
+      if (line.flags.json === true) return showJson({ stopped: true, pid })
+      say(line.flags, `stopped, pid ${pid}`)
+      return Exit.Ok
+    } catch (error) {
+      unlessNotRunning(error)
+      const left = leftBehind(line)
+      if (left.length === 0) throw error
+      return endAll(line, left)
+    }
   },
+}
+
+/** Their master was killed. They are leaving by themselves, except for those whose event loop is blocked. */
+async function endAll({ flags }: Line, processes: readonly Identity[]): Promise<Exit> {
+  await endLeftovers(processes, timeoutOf(flags) ?? DEFAULT_SETTINGS.stopTimeoutMs)
+  const leftovers = processes.map(({ pid }) => pid)
+  if (flags.json === true) return showJson({ stopped: true, pid: 0, leftovers })
+  say(flags, `ended what a killed master had left, pid ${leftovers.join(', ')}`)
+  return Exit.Ok
 }
 
 /** The time that processes get to leave. */

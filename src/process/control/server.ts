@@ -6,7 +6,6 @@
 import { once } from 'node:events'
 import { linkSync, lstatSync, renameSync, rmSync, unlinkSync } from 'node:fs'
 import net from 'node:net'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { addon } from '../../addon.ts'
 import { messageOf } from '../../errors.ts'
@@ -16,7 +15,7 @@ import { fileId, removeStaleSocket } from '../../net/bound-socket.ts'
 import { descriptorOf } from '../../net/descriptors.ts'
 import { Channel } from '../channel.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
-import { controlPath } from '../run-directory.ts'
+import { asidePath, controlPath } from '../run-directory.ts'
 import { EventStream } from '../status/event-stream.ts'
 import type { Events } from '../status/events.ts'
 import type { Answer, Done, Request } from './requests.ts'
@@ -162,11 +161,6 @@ export class ControlServer {
 /** Logs an accept(2) error: the next connection may succeed. */
 function tell(error: Error): void {
   log(`control: ${messageOf(error)}`)
-}
-
-/** A temporary name for a second socket. No longer than `control.sock`, whose path has passed the length check. */
-function asidePath(runDir: string, pid: number): string {
-  return join(runDir, `c.${pid}`)
 }
 
 /** Uid of the peer if it is neither ours nor root. Null otherwise, and where it cannot be determined. */

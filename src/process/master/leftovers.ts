@@ -1,6 +1,6 @@
 // The processes of a master that was killed. They leave when their channel closes, but one whose event loop is blocked
-// would hold the port forever. So living processes are on record by pid and start time; the next master waits for them,
-// then kills them. A pid without a matching start time is never signalled.
+// would hold the port forever. So living processes are on record by pid and start time; the next master, or `stop`,
+// waits for them, then kills them. A pid without a matching start time is never signalled.
 
 import { renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -10,7 +10,10 @@ import { LimitedLog } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import { type Identity, isAlive, startTimeOf } from '../identity.ts'
+import { Lock } from '../lock.ts'
 import { readShortFile } from '../open-file.ts'
+import { statOf } from '../paths.ts'
+import { mastersAsideIn } from '../run-directory.ts'
 
 const LOOK_EVERY_MS = 20
 /** A worker notices the end of its master at once, and then has its time to stop. */
@@ -30,7 +33,7 @@ export class Leftovers {
 
   /** Reads the record. The lock must be held. */
   constructor(runDir: string) {
-    this.#path = join(runDir, 'workers.json')
+    this.#path = recordIn(runDir)
     this.#old = read(this.#path).filter(isAlive)
   }
 
@@ -48,21 +51,8 @@ export class Leftovers {
 
   /** Resolves when no process of an earlier master is left, or when `signal` aborts. Kills those that stay. */
   async leave(stopTimeoutMs: number, signal: AbortSignal): Promise<void> {
-    const killAt = now() + stopTimeoutMs + SLACK_MS
-    while (this.#old.some(isAlive) && !signal.aborted) {
-      if (now() > killAt + KILL_TIMEOUT_MS) throw this.#stuck()
-      if (now() > killAt) for (const old of this.#old) kill(old)
-      await sleep(LOOK_EVERY_MS)
-    }
+    await endLeftovers(this.#old, stopTimeoutMs, signal)
     if (!signal.aborted) this.#old = []
-  }
-
-  #stuck(): CommandError {
-    const pids = this.#old.filter(isAlive).map(({ pid }) => pid)
-    return new CommandError(
-      Exit.Timeout,
-      `processes ${pids.join(', ')} of an earlier start do not end, not by SIGKILL either`,
-    )
   }
 
   /** Records which processes are alive. A failure (a full disk, a folder out of reach) must not stop a server. */
@@ -106,6 +96,48 @@ export class Leftovers {
     if (this.#old.some(isAlive)) this.record([])
     else rmSync(this.#path, { force: true })
   }
+}
+
+/**
+ * Processes that a killed master has left in the run directory of user `uid`, while no master has that. Another user
+ * could name any process in it: only his own count then.
+ */
+export function leftoversIn(runDir: string, uid: number): Identity[] {
+  const found = read(recordIn(runDir)).filter(isAlive)
+  const theirs = uid === process.getuid?.() ? found : found.filter(({ pid }) => statOf(`/proc/${pid}`)?.uid === uid)
+  return hasMaster(runDir) ? [] : theirs // looked at last: what a later one has recorded is not left over
+}
+
+/** Also counts the second master of an upgrade whose first was killed: it takes over in a moment. */
+function hasMaster(runDir: string): boolean {
+  const seconds = mastersAsideIn(runDir).map((pid) => ({ pid, startTime: '' }))
+  return [Lock.holderIn(runDir), ...seconds].some(isAlive)
+}
+
+/**
+ * Resolves when none of these processes is left, or when `signal` aborts. Kills those that have not left by themselves
+ * in their time to stop; rejects with a CommandError if even that does not end them.
+ */
+export async function endLeftovers(
+  processes: readonly Identity[],
+  stopTimeoutMs: number,
+  signal?: AbortSignal,
+): Promise<void> {
+  const killAt = now() + stopTimeoutMs + SLACK_MS
+  while (processes.some(isAlive) && signal?.aborted !== true) {
+    if (now() > killAt + KILL_TIMEOUT_MS) throw stuck(processes.filter(isAlive))
+    if (now() > killAt) for (const one of processes) kill(one)
+    await sleep(LOOK_EVERY_MS)
+  }
+}
+
+function stuck(processes: readonly Identity[]): CommandError {
+  const pids = processes.map(({ pid }) => pid).join(', ')
+  return new CommandError(Exit.Timeout, `processes ${pids} of an earlier start do not end, not by SIGKILL either`)
+}
+
+function recordIn(runDir: string): string {
+  return join(runDir, 'workers.json')
 }
 
 function kill(old: Identity): void {

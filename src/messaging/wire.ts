@@ -9,6 +9,7 @@
 // A body is a head, whose layout depends on the kind, followed by a value encoded as the form says.
 
 import { type QuickBuffer, v8 } from '../builtins.ts'
+import { deserialize } from '../deserialize.ts'
 import { messageOf, ProtocolError, UsageError } from '../errors.ts'
 import { uncloneableIn } from '../uncloneable.ts'
 import { plainText } from './plain.ts'
@@ -239,7 +240,7 @@ export function unpack(form: Form, bytes: Buffer, start: number, end: number): u
   if (form === Form.Buffer) return copyOf(bytes, start, end)
   if (form === Form.Bytes) return new Uint8Array(bytes.subarray(start, end)) // not slice(): a Buffer's returns a Buffer
   if (form === Form.Utf16) return bytes.toString('utf16le', start, end)
-  if (form === Form.Value) return deserialized(copyOf(bytes, start, end))
+  if (form === Form.Value) return deserialized(bytes.subarray(start, end))
   throw new ProtocolError('ERR_MESH_FRAME', `a value of form ${form}`)
 }
 
@@ -278,7 +279,7 @@ function asciiAt(bytes: Buffer, start: number, end: number): string {
   return passage.slice(start - passageStart, end - passageStart)
 }
 
-/** Copies into memory of its own: typed arrays inside the value would otherwise expose everything received. */
+/** Copies into memory of its own, not into the pool: `.buffer` must not show other bytes. */
 function copyOf(bytes: Buffer, start: number, end: number): Buffer {
   const copy = Buffer.allocUnsafeSlow(end - start)
   bytes.copy(copy, 0, start, end)
@@ -305,7 +306,7 @@ export function isUnreadable(error: unknown): boolean {
 
 function deserialized(bytes: Buffer): unknown {
   try {
-    return v8().deserialize(bytes)
+    return deserialize(bytes)
   } catch (cause) {
     throw unreadable(cause)
   }

@@ -177,7 +177,7 @@ export const keeperLink = new KeeperLink()
 
 const NOTHING = new Uint8Array()
 
-/** A value deserialised by v8 aliases its input, which belongs to the socket. */
+/** What was read belongs to the socket, and the value is decoded later. */
 function ownBytes(value: Buffer): Uint8Array {
   return value.length === 0 ? NOTHING : Uint8Array.prototype.slice.call(value)
 }

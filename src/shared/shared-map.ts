@@ -2,6 +2,7 @@
 // encoding of values.
 
 import { v8 } from '../builtins.ts'
+import { deserialize } from '../deserialize.ts'
 import { messageOf, UsageError } from '../errors.ts'
 import { checkOptions, type Rule, rule, SIGNAL_OR_NULL } from '../options.ts'
 import { uncloneableIn } from '../uncloneable.ts'
@@ -25,7 +26,7 @@ export interface SetOptions {
  * is atomic.
  *
  * **Shape**: keys are strings of 1 to 1024 characters; values are anything structured clone accepts, up to 1 MiB each
- * in v8's format; a class instance comes back as a plain object.
+ * in v8's format; a class instance comes back as a plain object, a typed array with a buffer of exactly its own bytes.
  * **Order**: calls of one worker are carried out in order, and watchers see all changes of a map in the order in which
  * they were made.
  * **Cost**: a round trip over a Unix socket.
@@ -176,7 +177,7 @@ function encode(key: string, value: unknown): { plain: Plain; bytes: Uint8Array 
       `the value of '${key}' is ${bytes.length} bytes long: at most ${limit} can be shared`,
     )
   }
-  if (bytes.length >= DEEP_BYTES) deserialize(key, bytes)
+  if (bytes.length >= DEEP_BYTES) deserialized(key, bytes)
   return { plain: null, bytes }
 }
 
@@ -197,9 +198,9 @@ function uncloneable(key: string, why: string, options?: ErrorOptions): UsageErr
 }
 
 /** Throws UsageError: V8 writes deeper values than it can read. */
-function deserialize(key: string, bytes: Uint8Array): unknown {
+function deserialized(key: string, bytes: Uint8Array): unknown {
   try {
-    return v8().deserialize(bytes)
+    return deserialize(bytes)
   } catch (cause) {
     throw new UsageError('ERR_SHARED_VALUE', `the value of '${key}' cannot be read: ${messageOf(cause)}`, { cause })
   }
@@ -207,10 +208,10 @@ function deserialize(key: string, bytes: Uint8Array): unknown {
 
 /** Throws UsageError: the worker that set the value may have a larger stack or a newer V8. */
 function decode<V>(key: string, plain: Plain, bytes: Uint8Array): V {
-  return (plain ?? deserialize(key, bytes)) as V
+  return (plain ?? deserialized(key, bytes)) as V
 }
 
 /** What would come back if it had been set: a class instance loses its prototype, for example. */
 function asCloned(key: string, value: unknown): unknown {
-  return typeof value === 'object' && value !== null ? deserialize(key, serialize(key, value)) : value
+  return typeof value === 'object' && value !== null ? deserialized(key, serialize(key, value)) : value
 }

@@ -137,10 +137,10 @@ for (const engine of addon().sys === null ? ['node'] : ['native', 'node'])
       await run(`
         state.map = millrace.Shared.map('map')
         state.watch = state.map.watch()
-        const { deserialize } = v8
-        v8.deserialize = () => null
+        const { readValue } = v8.Deserializer.prototype
+        v8.Deserializer.prototype.readValue = () => null
         const set = state.map.set('deep', state.deep)
-        v8.deserialize = deserialize
+        v8.Deserializer.prototype.readValue = readValue
         await set
         await state.map.set('later', 1)`)
       assert.equal(await run(`return [(await state.watch.next()).value, (await state.watch.next()).value]`), [

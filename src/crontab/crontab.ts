@@ -5,6 +5,7 @@
 import { createRequire } from 'node:module'
 import type { Cron } from 'croner'
 import { messageOf, UsageError } from '../errors.ts'
+import { log } from '../log.ts'
 import { checkOptions, isString, oneOf, type Rule, rule, TRUE_OR_FALSE } from '../options.ts'
 import { registry } from '../process/group.ts'
 import { sharedCounter } from '../shared/shared-counter.ts'
@@ -37,6 +38,8 @@ export interface CrontabOptions {
 }
 
 const LONGEST_NAME = 80
+/** Before all times that a rule may have. */
+const BEGINNING = new Date(0)
 
 const all = new Map<number, Crontab>()
 let lastId = 0
@@ -46,7 +49,8 @@ let lastId = 0
  * A rule has five fields (minute, hour, day, month, weekday), or six with seconds first; croner's extensions work too.
  *
  * Create it in `onWorkerStart`: it fires in the process that created it, from when that process is the only one of its
- * slot until it leaves, so a reload fires no tick twice. Outside a worker it never fires.
+ * slot until it leaves, so a reload fires no tick twice. Outside a worker it never fires. A rule whose last time has
+ * passed (an ISO date, a year) is logged, and fires only what a singleton has missed.
  * **Order**: a tick is skipped and logged if the callback of the previous one has not settled.
  * **Errors**: as with Timer: what the callback throws is an uncaught exception, a rejected promise an unhandled
  * rejection.
@@ -70,6 +74,8 @@ export class Crontab {
     this.#name = name
     const times = timesOf(rule, settings)
     const { candidates } = registry()
+    if (candidates !== null && times.nextRun(new Date()) === null)
+      log(`crontab ${name || rule}: the last of its times has passed`)
     if (candidates === null) this.#end = async () => undefined
     else if (singleton) {
       const noted = sharedCounter(`crontab ${name}`)
@@ -141,16 +147,19 @@ function badOption(message: string): UsageError {
   return new UsageError('ERR_CRONTAB_OPTION', message)
 }
 
-/** A bad rule or time zone throws here, not when the first tick is computed. */
+/**
+ * A bad rule or time zone throws here, not when the first tick is computed; and so does a day that never comes. A rule
+ * whose last time has passed was good code on the day before: the process that starts after it must not fail.
+ */
 function timesOf(rule: string, { timezone, domAndDow = false }: CrontabOptions): Cron {
   const Times = loadCroner()
   try {
     const times = new Times(rule, { paused: true, domAndDow, ...(timezone === undefined ? {} : { timezone }) })
-    if (times.nextRun() !== null) return times
+    if (times.nextRun(BEGINNING) !== null) return times
   } catch (cause) {
     throw new UsageError('ERR_CRONTAB_RULE', `crontab '${rule}': ${messageOf(cause)}`, { cause })
   }
-  throw new UsageError('ERR_CRONTAB_RULE', `crontab '${rule}': there is no such time any more`)
+  throw new UsageError('ERR_CRONTAB_RULE', `crontab '${rule}': there is no such time`)
 }
 
 /** Not with `import()`: a bad rule must throw where it is written. */

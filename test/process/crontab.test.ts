@@ -12,6 +12,7 @@ import { type Noted, type TickClock, Ticking } from '../../src/crontab/ticking.t
 import { codeOf, messageOf } from '../../src/errors.ts'
 import { Candidates } from '../../src/process/child/candidates.ts'
 import { registry } from '../../src/process/group.ts'
+import type { WorkerStatus } from '../../src/process/status/status.ts'
 import { inSandbox, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { root } from '../tooling/support.ts'
@@ -20,6 +21,15 @@ interface Tick {
   readonly who: string
   readonly time: number
   readonly pid: number
+}
+
+/** The beginning of a module: `note(who, time)` adds a tick to what `ticks` reads. */
+function noting({ directory }: Sandbox): string {
+  return `
+    import { appendFileSync } from 'node:fs'
+    import { Crontab, Worker } from 'millrace'
+    const note = (who, time) =>
+      appendFileSync(${JSON.stringify(join(directory, 'ticks'))}, JSON.stringify({ who, time: time.getTime(), pid: process.pid }) + '\\n')`
 }
 
 function ticks(box: Sandbox, who: string): Tick[] {
@@ -43,10 +53,7 @@ test('every second: one process of all fires a singleton, each its own; no tick 
     const path = box.file(
       'app.js',
       `
-      import { appendFileSync } from 'node:fs'
-      import { Crontab, Worker } from 'millrace'
-      const note = (who, time) =>
-        appendFileSync(${JSON.stringify(join(box.directory, 'ticks'))}, JSON.stringify({ who, time: time.getTime(), pid: process.pid }) + '\\n')
+      ${noting(box)}
       const worker = new Worker({ name: 'app', count: 2 })
       worker.onWorkerStart = () => {
         new Crontab('* * * * * *', (time) => note('one', time), { name: 'one', singleton: true })
@@ -87,6 +94,32 @@ async function asWorker(use: (candidates: Candidates, lead: () => void) => Promi
     for (const one of Crontab.getAll()) one.destroy()
   }
 }
+
+test('when the last time of a rule has passed, a process starts all the same, says so, and fires nothing again', () =>
+  inSandbox(async (box) => {
+    const soon = new Date(Math.floor(Date.now() / 1000) * 1000 + 3000)
+    const path = box.file(
+      'app.js',
+      `
+      ${noting(box)}
+      const worker = new Worker({ name: 'app' })
+      worker.onWorkerStart = () => {
+        new Crontab('${soon.toISOString()}', (time) => note('one', time), { name: 'one', singleton: true })
+        new Crontab('${soon.toISOString()}', (time) => note('own', time))
+      }
+      Worker.runAll()`,
+    )
+    const [first] = workersOf(await box.start(path))
+    await until(() => ticks(box, 'one').length > 0 && ticks(box, 'own').length > 0, 20_000)
+    process.kill(first?.pid ?? 0, 'SIGKILL')
+    const isBack = ({ incarnation, state }: WorkerStatus) => incarnation === 2 && state === 'ready'
+    await until(async () => workersOf(await box.status()).some(isBack), 20_000)
+    await box.operate({ command: 'reload' })
+    for (const who of ['one', 'own']) assert.equal(ticks(box, who), [{ who, time: soon.getTime(), pid: first?.pid }])
+    assert.is(box.log().match(/crontab one: the last of its times has passed/g)?.length, 2)
+    assert.match(box.log(), `crontab ${soon.toISOString()}: the last of its times has passed`)
+    await box.stop()
+  }))
 
 test('what is asked of one: rule, name, id, callback; removed by object or id; nothing fires outside of a worker', async () => {
   let calls = 0
@@ -229,6 +262,26 @@ test('a leader makes up once for the ticks that nobody fired, unless it shall sk
   }
 })
 
+test('a leader makes up for the last of all ticks, too, and once', async () => {
+  const last = Date.now() - 5000
+  const times = { nextRun: (after: Date) => (after.getTime() < last ? new Date(last) : null) }
+  let noted = last - 5000
+  const note = {
+    get: async () => noted,
+    set: async (time: number) => {
+      noted = time
+    },
+  }
+  const fired: number[] = []
+  for (let turn = 0; turn < 2; turn++) {
+    const ends = new AbortController()
+    const end = await new Ticking(times, (time) => fired.push(time.getTime()), ends.signal, note, 'test').begin()
+    ends.abort()
+    await end()
+  }
+  assert.equal(fired, [last])
+})
+
 test('the first leader ever has missed nothing; one that cannot read what was done begins all the same', async () => {
   const failing = {
     get: async () => {
@@ -284,6 +337,7 @@ test('bad rules and options are told at once', () => {
   assert.match(thrown('* * * * *', null as never), /^ERR_BAD_OPTION/)
   assert.match(thrown('* * * * *', { missed: 'all' as 'once' }), /^ERR_CRONTAB_OPTION .*missed is 'all'/)
   assert.match(thrown('* * * * *', {}, 'now'), /^ERR_CRONTAB_OPTION/)
+  assert.is(thrown('2020-12-24T09:00:00'), 'nothing') // it was a good rule on that day
   assert.is(thrown('0 12 * * 1', { timezone: 'Europe/Berlin', domAndDow: true }), 'nothing')
   for (const one of Crontab.getAll()) one.destroy()
 })

@@ -303,7 +303,7 @@ export interface Registry {
   isEngineGiven: boolean
   /** In a worker: asks the master for a socket of the group. Rejects with a SystemError or a UsageError. */
   requestSocket: ((wanted: WantedSocket) => Promise<GivenSocket>) | null
-  /** In a worker: asks for a connection to the keeper of shared data, a net.Socket. */
+  /** In a worker, from its start on: asks for a connection to the keeper of shared data, a net.Socket. */
   requestKeeper: (() => Promise<GivenSocket>) | null
   /** Descriptor of the memory shared by all workers; -1 for none. */
   memoryFd: number

@@ -8,7 +8,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import { longTest } from '../support/length.ts'
-import { Client, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { ask, Client, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
 /** Workers that carry out a line of code each, and answer with what came of it. */
@@ -161,6 +161,33 @@ test('what a map does, and what bad input gets', async () => {
     await box.stop()
   })
 })
+
+test('at the top level of a module it is refused, in the process that describes as in one that will serve', () =>
+  inSandbox(async (box) => {
+    const path = box.file(
+      'app.js',
+      `
+      import { Shared, Worker } from 'millrace'
+      const worker = new Worker('text://127.0.0.1:0', { name: 'app', count: 2 })
+      const map = Shared.map('settings')
+      const codeOf = ({ code }) => code
+      const codes = [await map.get('a').catch(codeOf), await map.set('a', 1).catch(codeOf)]
+      try {
+        map.watch()
+      } catch (error) {
+        codes.push(error.code)
+      }
+      let atStart
+      worker.onWorkerStart = async () => {
+        atStart = await map.increment('starts')
+      }
+      worker.onMessage = (connection) => connection.send(JSON.stringify([...codes, atStart > 0]))
+      Worker.runAll()`,
+    )
+    const port = portOf(await box.start(path))
+    assert.equal(JSON.parse(await ask(port, '')), [...Array(3).fill('ERR_NOT_A_WORKER'), true])
+    await box.stop()
+  }))
 
 test('sums are exact, locks hold, watchers see the order; crashes and a reload lose nothing', async () => {
   await inSandbox(async (box) => {

@@ -107,7 +107,6 @@ class WorkerLife {
     registry().candidates = this.#candidates
     registry().requestStop = (code) => this.leaveGracefully(code)
     registry().requestSocket = (wanted) => this.#request((request) => channel.send({ type: 'listen', request, wanted }))
-    registry().requestKeeper = () => this.#request((request) => channel.send({ type: 'reachKeeper', request }))
     receiveSockets((request, endpoint, handle) => this.#takeSocket(request, { endpoint, handle }))
     channel.onClose = () => this.leaveSoon(WorkerExit.Ended) // the master has gone
     channel.onMessage = (message) => this.#receive(message)
@@ -118,6 +117,8 @@ class WorkerLife {
     if (registry().settings.unhandledRejection === 'log') logRejections(group)
     group.onBurst = () => this.#report()
     group.onFull = (isFull) => this.#channel.send({ type: 'full', isFull })
+    // Not before: while modules are evaluated the channel keeps no process alive that waits for an answer.
+    registry().requestKeeper = () => this.#request((request) => this.#channel.send({ type: 'reachKeeper', request }))
     const started = group.start(boot.place)
     for (const news of this.#earlyNews.splice(0)) group.usePeers(news)
     await started

@@ -84,7 +84,7 @@ class Page {
 /** Of the images that are uploaded: theirs is 4:3. */
 const SIZE = atLength(250, 500)
 
-test('image-upload: thumbnails of all images, though the workers that make them and the leader are killed', async () => {
+test('image-upload: thumbnails of all images, though their makers, the leader and the keeper are killed', async () => {
   await inSandbox(async (box) => {
     box.env.IMAGES_DIR = join(box.directory, 'images')
     const { groups } = await box.start(example(box, 'image-upload/image-upload'))
@@ -116,6 +116,16 @@ test('image-upload: thumbnails of all images, though the workers that make them 
       return ids.every(isComplete) && page.last((one) => one.id === broken && one.error !== undefined)
     }, 60_000)
     assert.equal(made(isComplete(ids[0] ?? '') ?? {}), ['160', '320', '640'])
+    // The process that keeps what is known of them, and with it that: it is found again on the disk.
+    const keepers = box.pids().filter((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('keeper'))
+    assert.is(keepers.length, 1)
+    process.kill(keepers[0] ?? 0, 'SIGKILL')
+    await until(() => page.isClosed, 20_000)
+    await until(() => {
+      if (page.isClosed) page = new Page(`ws://127.0.0.1:${port}/`)
+      return ids.every(isComplete) && page.last((one) => one.id === broken && one.error !== undefined)
+    }, 60_000)
+    assert.is(page.last((one) => one.id === ids[0])?.name, 'a.jpg')
     const file = await fetch(`${site}/thumbnails/${ids[0]}-320.webp`)
     const { width, height, format } = await sharp(Buffer.from(await file.arrayBuffer())).metadata()
     assert.equal([width, height, format], [320, 240, 'webp'])

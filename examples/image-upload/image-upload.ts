@@ -4,12 +4,13 @@
 //   npm install sharp @fastify/busboy
 //   node dist/start.js start dist/examples/image-upload/image-upload.js        then open http://127.0.0.1:8888/
 //
-// The pending jobs are in a shared map, which survives the death of any process. One process is the leader: it gives
-// each thumbnail to the least busy worker, and gives it out again if that worker is lost. If the leader is lost, the
-// next one reads the map.
+// The images and a description of each are on disk; what has become of them is in a shared map, which all workers see.
+// One process is the leader: it gives each thumbnail to the least busy worker, and gives it out again if that worker is
+// lost. If the leader is lost, the next one looks through all images; and so does the leader if the map is lost, with
+// the process that keeps it.
 
 import { mkdirSync } from 'node:fs'
-import { access, readFile, rename } from 'node:fs/promises'
+import { access, readdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { broadcast, http, Response, Shared, staticFiles, Timer, Worker, websocket } from 'millrace'
@@ -17,10 +18,14 @@ import { broadcast, http, Response, Shared, staticFiles, Timer, Worker, websocke
 const SIZES = [160, 320, 640] as const
 const MAX_IMAGE_BYTES = 32 * 1_048_576
 
-/** An image as pages receive it. */
-interface Image {
+/** What its description says. */
+interface Upload {
   readonly name: string
   readonly time: number
+}
+
+/** An image as pages receive it. */
+interface Image extends Upload {
   /** By width: which worker made it, and how long that took. */
   readonly thumbnails: Readonly<Record<number, Made>>
   /** Why there are no thumbnails. */
@@ -34,11 +39,11 @@ interface Made {
 
 const folder = process.env.IMAGES_DIR ?? join(tmpdir(), 'millrace-images')
 const original = (id: string) => join(folder, 'originals', id)
+const description = (id: string) => join(folder, 'descriptions', id)
 const thumbnail = (id: string, width: number) => join(folder, 'thumbnails', `${id}-${width}.webp`)
 
-/** By image id. A job exists until all its thumbnails do. */
+/** By image id. */
 const images = Shared.map<Image>('images')
-const jobs = Shared.map<true>('jobs')
 
 // The workers that make thumbnails, one at a time each.
 
@@ -106,9 +111,21 @@ async function take(
   const number = await Shared.counter('images').addAndGet()
   const id = `${Date.now().toString(36)}-${number}`
   await file.move(original(id))
-  await images.set(id, { name: file.name, time: Date.now(), thumbnails: {} })
-  await jobs.set(id, true) // from here on it cannot be lost
+  const unfinished = join(folder, id)
+  await writeFile(unfinished, JSON.stringify({ name: file.name, time: Date.now() } satisfies Upload))
+  await rename(unfinished, description(id)) // from here on it cannot be lost
+  await find(id)
   return { id }
+}
+
+/** What is known of an image. If the map has lost it, or never had it, that begins anew with its description. */
+async function find(id: string): Promise<Image> {
+  for (;;) {
+    const image = await images.get(id)
+    if (image !== undefined) return image
+    const upload = JSON.parse(await readFile(description(id), 'utf8')) as Upload
+    await images.add(id, { ...upload, thumbnails: {} })
+  }
 }
 
 async function tellPages(): Promise<void> {
@@ -121,7 +138,7 @@ async function tellPages(): Promise<void> {
 }
 
 async function line(id: string): Promise<string> {
-  return JSON.stringify({ id, ...(await images.get(id)) })
+  return JSON.stringify({ id, ...(await find(id)) })
 }
 
 // The leader.
@@ -130,27 +147,38 @@ async function lead(signal: AbortSignal): Promise<void> {
   const underway = new Map<string, Promise<void>>()
   const begin = (id: string) => {
     if (underway.has(id)) return
-    const done = make(id, signal).finally(() => underway.delete(id))
+    const done = make(id, signal)
+      .catch((error) => Worker.log(`${id}: ${error.message}`)) // the map is lost: what follows begins it again
+      .finally(() => underway.delete(id))
     underway.set(id, done)
   }
-  const changes = jobs.watch({ signal }) // before the others are read, so that no change is missed
-  for (const id of await jobs.keys()) begin(id)
+  const beginAll = async () => {
+    for (const id of await readdir(join(folder, 'descriptions'))) begin(id)
+  }
+  const changes = images.watch({ signal }) // before the others are read, so that no change is missed
+  await beginAll()
   for await (const change of changes) {
     if (change.type === 'set') begin(change.key)
-    if (change.type === 'lost') for (const id of await jobs.keys()) begin(id)
+    if (change.type === 'lost') await beginAll()
   }
   await Promise.all(underway.values())
 }
 
+/** Until nothing is left to do: what has been noted may be lost meanwhile. */
 async function make(id: string, signal: AbortSignal): Promise<void> {
-  try {
-    await Promise.all(SIZES.map((width) => makeOne(id, width, signal)))
-  } catch (error) {
-    if (signal.aborted) return // the next leader continues
-    const { message } = error as Error
-    await change(id, (image) => ({ ...image, error: message })) // not an image, for example
+  while (!signal.aborted && isUnfinished(await find(id))) {
+    try {
+      await Promise.all(SIZES.map((width) => makeOne(id, width, signal)))
+    } catch (error) {
+      if (signal.aborted) return // the next leader continues
+      const { message } = error as Error
+      await change(id, (image) => ({ ...image, error: message })) // not an image, for example
+    }
   }
-  await jobs.delete(id)
+}
+
+function isUnfinished({ thumbnails, error }: Image): boolean {
+  return error === undefined && SIZES.some((width) => thumbnails[width] === undefined)
 }
 
 async function makeOne(id: string, width: number, signal: AbortSignal): Promise<void> {
@@ -169,13 +197,13 @@ async function makeOne(id: string, width: number, signal: AbortSignal): Promise<
 /** Several thumbnails of one image may be finished at once. */
 async function change(id: string, to: (image: Image) => Image): Promise<void> {
   for (;;) {
-    const image = await images.get(id)
-    if (image === undefined || (await images.compareAndSet(id, image, to(image)))) return
+    const image = await find(id)
+    if (await images.compareAndSet(id, image, to(image))) return
   }
 }
 
 function prepareFolders(): void {
-  for (const name of ['originals', 'thumbnails']) mkdirSync(join(folder, name), { recursive: true })
+  for (const name of ['originals', 'descriptions', 'thumbnails']) mkdirSync(join(folder, name), { recursive: true })
 }
 
 function page(): Promise<string> {

@@ -70,6 +70,7 @@ import {
   kOpen,
   kQuietFor,
   kRelease,
+  kRenew,
   kReset,
   kSecure,
   kShut,
@@ -693,7 +694,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     const farewell = this.#bidFarewell()
     if (this.#isShakingHands()) return // the codec that says it is yet to come
     farewell.isSaid = true
-    if (this.lingerTimeout > 0) this.lingerTimeout = Math.max(this.lingerTimeout, DRAIN_LINGER_S)
+    this.#lingerLonger()
     apart(Connection.#drainCodec, this as AnyConnection)
   }
 
@@ -709,6 +710,21 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   [kLastCall](): void {
     this.#bidFarewell().isLastCall = true
+  }
+
+  [kRenew](): void {
+    if (!this[kIsStaying] || this.#codec.renew === undefined) return
+    this.#lingerLonger()
+    apart(Connection.#tellRenew, this as AnyConnection)
+  }
+
+  static #tellRenew(connection: AnyConnection): void {
+    connection.#intoCodec(() => connection.#codec.renew?.())
+  }
+
+  /** The peer does not ask for this end, so what it has yet to read is given more time. */
+  #lingerLonger(): void {
+    if (this.lingerTimeout > 0) this.lingerTimeout = Math.max(this.lingerTimeout, DRAIN_LINGER_S)
   }
 
   get [kIsStaying](): boolean {

@@ -189,6 +189,11 @@ export interface Codec<Out = unknown> {
   sendRaw?(bytes: Encoded): boolean
   /** The next `send` is the user's last before `closing`; its output may announce that. */
   ending?(): void
+  /**
+   * The peer should connect anew, so that another process may get it, and nothing is in a hurry: end the connection
+   * with the next answer, and announce that in it. Without this the connection stays.
+   */
+  renew?(): void
   /** Say goodbye: the worker is leaving. Called once. Messages may follow; the connection closes when it is quiet. */
   drain(): void
   /**

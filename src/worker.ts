@@ -4,6 +4,7 @@
 
 import { clients, partWithClients, serveFor, type Unsent, unsentByClients } from './client/client-host.ts'
 import { type ConnectionHost, DEFAULT_LIMITS, kGone, type ProtocolCallbacks } from './connection/host.ts'
+import { kRenew } from './connection/symbols.ts'
 import { type AnyConnection, Connection } from './connection.ts'
 import { newCounters } from './counters.ts'
 import { codeOf, messageOf, quoted, type SendError, stackOf, UsageError } from './errors.ts'
@@ -673,6 +674,12 @@ export class Worker<
   /** @internal */
   useShare(connections: number): void {
     for (const { acceptor } of this.#listeners.all) acceptor.share = connections
+  }
+
+  /** @internal */
+  renew(share: number): void {
+    for (const { worker } of this.#listeners.all)
+      for (const connection of worker.connections.values()) if (Math.random() < share) connection[kRenew]()
   }
 
   /** @internal */

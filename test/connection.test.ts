@@ -6,6 +6,7 @@ import * as assert from 'uvu/assert'
 import { frame } from '../protocols/frame.ts'
 import { tcp } from '../protocols/tcp.ts'
 import { text } from '../protocols/text.ts'
+import { kRenew } from '../src/connection/symbols.ts'
 import { type AnyConnection, Connection } from '../src/connection.ts'
 import { codeOf, ProtocolError } from '../src/errors.ts'
 import { sendLogTo } from '../src/log.ts'
@@ -437,6 +438,15 @@ test('a source that sends from onBufferDrain until it is told to stop sends ever
   wire.drain()
   assert.is(wire.written().toString().split('\n').length, 101)
   assert.equal(wire.errors, [])
+})
+
+test('a peer that should connect anew stays if its protocol cannot tell it', () => {
+  const wire = open(text)
+  wire.connection[kRenew]()
+  wire.receive('a\n')
+  wire.connection.send('b')
+  assert.is(wire.connection.getStatus(false), 'ESTABLISHED')
+  assert.is(wire.written().toString(), 'b\n')
 })
 
 test('a send on a connection that is not open is refused, and onError has run before it returns', () => {

@@ -65,6 +65,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #isStopped = false
   #isPaused = false
   #isLeaving = false
+  /** The client is to connect anew: the next answer announces that, but nothing is in a hurry. */
+  #isRenewing = false
   #isClosing = false
   /** The last answer has been written. */
   #isOver = false
@@ -158,6 +160,10 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** RFC 9112 section 9.6. */
   ending(): void {
     this.#isLeaving = true
+  }
+
+  renew(): void {
+    this.#isRenewing = true
   }
 
   drain(): void {
@@ -588,7 +594,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   // Answers
 
   get mayGoOn(): boolean {
-    if (this.#isLeaving || this.#isClosing) return false
+    if (this.#isLeaving || this.#isRenewing || this.#isClosing) return false
     return this.#incoming === null || this.#incoming.mayBeDiscarded
   }
 

@@ -10,6 +10,8 @@ export const kLeave = Symbol('leave')
  * Leave after the next received message has been answered: a peer that waits for answers then has nothing on its way.
  */
 export const kLastCall = Symbol('last call')
+/** Its peer should connect anew: it ends with its next answer, if the protocol has a way to say so. */
+export const kRenew = Symbol('renew')
 /** Neither leaving nor closing. */
 export const kIsStaying = Symbol('is staying')
 /** The worker's time is nearly up: `signal` aborts. */

@@ -190,6 +190,8 @@ export interface Group {
   relieve(turn: number): Promise<void>
   /** Sets this process's fair share: with more connections than this, its siblings have fewer. */
   useShare(connections: number): void
+  /** Has this share (0 to 1) of the clients that keep their connections connect anew, where the protocol has a way. */
+  renew(share: number): void
   /** Called after many connections in a short time, so that the master can rebalance. */
   onBurst: (() => void) | null
   /** Called when the process has been at its connection limit for a while, and when it has room again. */

@@ -135,6 +135,8 @@ export type ToChild =
   | { readonly type: 'peers'; readonly news: PeerNews }
   /** Whether reports should include the lag of the event loop. */
   | { readonly type: 'watchLag'; readonly isOn: boolean }
+  /** Have this share (0 to 1) of the clients that keep their connections connect anew. */
+  | { readonly type: 'renew'; readonly share: number }
   /** Asks a worker for a fresh report. */
   | { readonly type: 'poll' }
   /** Asks for a page of connections. */

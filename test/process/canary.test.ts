@@ -2,9 +2,11 @@
 // others or taken back. Until that is decided nothing of the old code has gone.
 
 import { join } from 'node:path'
+import http from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { addon } from '../../src/addon.ts'
 import { now } from '../../src/loop/clock.ts'
 import { LoopLag } from '../../src/process/child/loop-lag.ts'
 import { judge } from '../../src/process/operations/canary.ts'
@@ -12,7 +14,17 @@ import type { ReloadOutcome } from '../../src/process/operations/receipts.ts'
 import { Followed } from '../support/events.ts'
 import { caseTest } from '../support/length.ts'
 import { version, versionAt } from '../support/reload.ts'
-import { ask, HANGS, inSandbox, portOf, type Running, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import {
+  ask,
+  Client,
+  HANGS,
+  inSandbox,
+  portOf,
+  type Running,
+  type Sandbox,
+  succeeded,
+  workersOf,
+} from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 const COUNT = 2
@@ -156,6 +168,89 @@ test('a canary that ends once it has the slot was not taken back: the new code i
     await box.stop()
   })
 })
+
+// Clients that keep their connections would never come to a process that has just begun to accept.
+const web = (address: string, handler: string) => `
+  import { Worker } from 'millrace'
+  const web = new Worker('${address}', { name: 'web', count: ${COUNT} })
+  web.onMessage = ${handler}
+  Worker.runAll()
+`
+const ANSWERS = '(connection, message) => connection.send(String(message.path ?? message))'
+const THROWS = `() => { throw new Error('planted') }`
+
+/** Requests one after the other on connections that are kept alive, until it is told to stop. */
+function askOnKept(port: number, connections: number): { statuses: number[]; end(): Promise<void> } {
+  const agent = new http.Agent({ keepAlive: true, maxSockets: connections })
+  const statuses: number[] = []
+  let isOver = false
+  const request = () =>
+    new Promise<void>((resolve) => {
+      const done = (status: number) => resolve(void statuses.push(status))
+      http
+        .get({ port, agent, path: '/' }, (response) =>
+          response.resume().once('end', () => done(response.statusCode ?? 0)),
+        )
+        .once('error', () => done(0))
+    })
+  const loop = async () => {
+    for (; !isOver; await sleep(1)) await request()
+  }
+  const loops = Array.from({ length: connections }, loop)
+  return {
+    statuses,
+    end: async () => {
+      isOver = true
+      await Promise.all(loops)
+      agent.destroy()
+    },
+  }
+}
+
+for (const engine of addon().sys === null ? ['node'] : ['native', 'node'])
+  caseTest(engine !== 'node')(`${engine}: a canary is found out by clients that keep their HTTP connections`, () =>
+    inSandbox(async (box) => {
+      const before = await box.start(box.file('app.js', web('http://127.0.0.1:0', ANSWERS)), '--engine', engine)
+      const pids = workersOf(before).map(({ pid }) => pid)
+      const asking = askOnKept(portOf(before), 8)
+      await until(() => asking.statuses.length > 100)
+      box.file('app.js', web('http://127.0.0.1:0', THROWS))
+      const { code, outcome } = await outcomeOf(box.begin('reload', '--canary-ms', '15000', '--json'))
+      await asking.end()
+      assert.is(code, 1)
+      assert.match(outcome.canaries[0]?.reason ?? '', /\d+ errors in \d+ messages/)
+      assert.equal(await pidsOf(box), pids)
+      const failed = asking.statuses.filter((status) => status !== 200)
+      assert.ok(failed.length > 0 && failed.every((status) => status === 500), `${failed}`)
+      await box.stop()
+    }),
+  )
+
+test('a canary without any traffic beside others that have much: the outcome says that nothing was tried', () =>
+  inSandbox(async (box) => {
+    const before = await box.start(box.file('app.js', web('text://127.0.0.1:0', ANSWERS)))
+    const clients = await Promise.all(Array.from({ length: 4 }, () => Client.connect(portOf(before))))
+    let isOver = false
+    const askOn = async (client: Client) => {
+      while (!isOver) await client.ask('x')
+    }
+    const asking = Promise.all(clients.map(askOn))
+    asking.catch(String) // told below
+    const reloading = box.begin('reload', '--canary-ms', '2500')
+    await until(
+      async () => workersOf(await box.status()).some(({ canary }) => (canary?.others.messages ?? 0) > 1000),
+      20_000,
+    )
+    await until(() => box.log().includes('reload: warning: '), 20_000)
+    isOver = true
+    await asking // none was closed while the canary was watched
+    for (const client of clients) client.close()
+    const { code, stdout, stderr } = await reloading.ended
+    assert.is(code, 0)
+    const warning = /warning: canary web:0 pid \d+ got no traffic in [\d.]+ s, beside it \d+ messages: .*/
+    for (const text of [stdout, stderr, box.log()]) assert.match(text, warning)
+    await box.stop()
+  }))
 
 // A group without an address, which another one asks, or which listens to a subject. `breaks` is what it does.
 const mailbox = (breaks: string) => `

@@ -171,6 +171,7 @@ class WorkerLife {
     else if (message.type === 'peers') this.#hear(message.news)
     else if (message.type === 'tickets') this.#group?.useTickets(message.keys)
     else if (message.type === 'watchLag') this.#lag.watch(message.isOn)
+    else if (message.type === 'renew') this.#group?.renew(message.share)
     else if (message.type === 'connections') this.#list(message.after, message.limit)
   }
 

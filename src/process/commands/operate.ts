@@ -19,8 +19,10 @@ export async function operate(line: Line, request: Request, past: string): Promi
 }
 
 async function conclude({ flags }: Line, command: string, outcome: ReloadOutcome, past: string): Promise<Exit> {
-  const { reason, exitCode, code, next, slots } = outcome
+  const { reason, exitCode, code, next, slots, canaries } = outcome
   const hasTable = flags.json !== true && flags.quiet !== true && (slots.length > 0 || reason === '')
+  // An earlier master, to which an upgrade has yet to come, does not warn.
+  for (const { warning = '' } of canaries) if (warning !== '') process.stderr.write(`millrace: warning: ${warning}\n`)
   if (hasTable) await show(renderOutcome(outcome, past, paintFor(process.stdout)))
   if (reason !== '')
     throw new CommandError(exitCode, exitCode === Exit.Usage ? reason : `${command} given up: ${reason}`, {

@@ -15,7 +15,8 @@ leaves the old code in place. Returns when the old processes are gone, with a re
 once, and 'millrace events' and the log tell how it goes. With NAME only the processes of these groups are replaced, and a
 group that was stopped is started. What 'scale' has set stays, until the code declares another count than before.
 With --canary one process of each group runs the new code beside all the old ones first, and is watched: when it ends, has
-more errors or a later event loop than those beside it, it is taken back, the old code serves on, and the exit code is 1.`,
+more errors or a later event loop than those beside it, it is taken back, the old code serves on, and the exit code is 1. If it
+got no traffic beside others that had much, there is a warning.`,
   flags: ['graceful', 'wait', 'no-wait', 'name', 'canary', 'canary-ms'],
   words: ANY_WORDS,
   async run(line) {

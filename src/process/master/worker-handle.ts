@@ -303,6 +303,11 @@ export class WorkerHandle {
     this.#child.channel.send({ type: 'share', connections })
   }
 
+  /** Has this share (0 to 1) of the clients that keep their connections to it connect anew. */
+  renew(share: number): void {
+    this.#child.channel.send({ type: 'renew', share })
+  }
+
   tellPeers(news: PeerNews): void {
     if (this.state !== 'gone') this.#child.channel.send({ type: 'peers', news })
   }

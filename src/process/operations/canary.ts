@@ -33,6 +33,8 @@ export interface CanaryReport {
   readonly others: Sample
   /** Why the reload went back; empty if it did not, or not because of this canary. */
   readonly reason: string
+  /** What should be known of a watch that has proved nothing; empty if it has proved something. */
+  readonly warning: string
 }
 
 /** How often both sides are polled. */
@@ -44,6 +46,10 @@ const MANY_ERRORS = 5
 /** A loop is late if its lag is at least this, and more than this multiple of the others' lag. */
 const LATE_MS = 100
 const LATE_FACTOR = 3
+/** A canary that gets a smaller part than this of what each of the others gets does not reach their clients. */
+const SMALL_PART = 1 / 10
+/** That it got no message at all proves something once the others have had this many. */
+const MANY_MESSAGES = 1000
 
 export class Canary {
   readonly worker: string
@@ -57,6 +63,8 @@ export class Canary {
   readonly #before = new Map<WorkerHandle, Counters>()
   /** As it was at the end: later the others are those that have followed it. */
   #final: CanaryReport | null = null
+  /** Messages on both sides at the last look. */
+  #seen = { canary: 0, others: 0 }
   readonly #lags: number[] = []
   readonly #otherLags: number[] = []
 
@@ -81,6 +89,21 @@ export class Canary {
     }
     await Promise.all([look(this.handle, this.#lags), ...this.#others.map((handle) => look(handle, this.#otherLags))])
     this.#watchedMs = Math.round(now() - this.#since)
+    this.#attract()
+  }
+
+  /**
+   * Clients that keep their connections would never come to a canary, which gets new ones only. So if it lacks traffic,
+   * a fair share of those clients is made to connect anew; some then come to it.
+   */
+  #attract(): void {
+    const { canary, others } = this.report
+    const own = canary.messages - this.#seen.canary
+    const beside = others.messages - this.#seen.others
+    this.#seen = { canary: canary.messages, others: others.messages }
+    const handles = this.#others
+    if (own * handles.length >= beside * SMALL_PART) return
+    for (const handle of handles) handle.renew(1 / (handles.length + 1))
   }
 
   /** What is already wrong, ignoring what small numbers do not prove; empty for nothing. */
@@ -101,14 +124,18 @@ export class Canary {
 
   get report(): CanaryReport {
     if (this.#final !== null) return this.#final
+    const canary = this.#sampleOf([this.handle], this.#lags)
+    const others = this.#sampleOf(this.#others, this.#otherLags)
+    const { worker, reason } = this
     return {
-      worker: this.worker,
-      pid: this.handle.pid,
-      watchedMs: this.#watchedMs,
-      canary: this.#sampleOf([this.handle], this.#lags),
-      others: this.#sampleOf(this.#others, this.#otherLags),
-      reason: this.reason,
+      ...{ worker, pid: this.handle.pid, watchedMs: this.#watchedMs, canary, others, reason },
+      warning: canary.messages === 0 && others.messages >= MANY_MESSAGES ? this.#warn(others) : '',
     }
+  }
+
+  #warn({ messages }: Sample): string {
+    const watch = `got no traffic in ${inSeconds(this.#watchedMs)}, beside it ${messages} messages`
+    return `canary ${this.worker} pid ${this.handle.pid} ${watch}: what the new code does with them was not tried`
   }
 
   end(): void {

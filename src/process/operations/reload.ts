@@ -178,7 +178,8 @@ export class Reload extends Turnover {
       for (const canary of this.#canaries) canary.end()
     }
     for (const { worker, report } of this.#canaries)
-      if (report.canary.messages === 0)
+      if (report.warning !== '') log(`reload: warning: ${report.warning}`)
+      else if (report.canary.messages === 0)
         log(`reload: canary ${worker} pid ${report.pid} had no traffic, so it proves little`)
   }
 

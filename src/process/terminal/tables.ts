@@ -264,10 +264,11 @@ export function renderOutcome(
   ])
   const end = `${past} in ${inSeconds(durationMs)}`
   if (rows.length === 0) return reason === '' ? end : ''
+  const warnings = canaries.flatMap(({ warning = '' }) => (warning === '' ? [] : `warning: ${printableCell(warning)}`))
   const table = renderTable([['worker', 'result', 'old', 'new', 'ready', 'drained', ''], ...rows], (cell, column) => {
     return column === 1 ? paint(/^(failed|taken back)$/.test(cell.trimEnd()) ? 'bad' : 'good', cell) : cell
   })
-  return [table, ...canaries.map(canaryLine), ...(reason === '' ? [end] : [])].join('\n')
+  return [table, ...canaries.map(canaryLine), ...warnings, ...(reason === '' ? [end] : [])].join('\n')
 }
 
 export function renderUpgrade(outcome: UpgradeOutcome): string {

@@ -11,7 +11,7 @@ import { HEAD_LIMITS } from '../../../protocols/http/head.ts'
 import type { Request } from '../../../protocols/http/request.ts'
 import { Chunk, Response, ServerSentEvents } from '../../../protocols/http/response.ts'
 import type { AccessLogEntry, BodyMode, HttpServices, HttpSettings } from '../../../protocols/http/settings.ts'
-import { kAbort } from '../../../src/connection/symbols.ts'
+import { kAbort, kRenew } from '../../../src/connection/symbols.ts'
 import type { Connection } from '../../../src/connection.ts'
 import { codeOf } from '../../../src/errors.ts'
 import { chunkings, type Wire } from '../../../src/testing.ts'
@@ -724,6 +724,37 @@ test('a stream that fails, or whose client goes, is given up', async () => {
   await until(() => failed.socket.isDestroyed)
   assert.not.match(shown(failed.written()), /0¶¶$/)
   assert.is(failed.errors[0]?.message, 'the disk is gone')
+})
+
+test('a client that is to connect anew is told so with its next answer; what has begun goes on', () => {
+  const answer: Handler = (connection) => connection.send('ok')
+  const server = serve((connection, request) => answer(connection, request))
+  const ask = () => {
+    server.receive(wire(GET))
+    return shown(server.written())
+  }
+  assert.is(ask(), OK('ok'))
+  server.connection[kRenew]()
+  assert.is(server.connection.getStatus(false), 'ESTABLISHED')
+  assert.is(ask(), OK('ok', 'Connection: close¶'))
+  assert.is(server.connection.getStatus(false), 'ENDING')
+
+  // An answer whose head has been sent is completed as it began.
+  const begun = serve((connection) => connection.send(new Response(200, { 'Transfer-Encoding': 'chunked' })))
+  begun.receive(wire(GET))
+  begun.connection.send(new Chunk('one'))
+  begun.connection[kRenew]()
+  begun.connection.send(new Chunk(''))
+  assert.not.match(shown(begun.written()), /Connection: close/)
+  begun.receive(wire(GET))
+  assert.match(shown(begun.written()), /Connection: close/)
+
+  // One that is owed announces it.
+  const owed = serve(() => undefined)
+  owed.receive(wire(GET))
+  owed.connection[kRenew]()
+  owed.connection.send('late')
+  assert.is(shown(owed.written()), OK('late', 'Connection: close¶'))
 })
 
 test('a stream waits for a client that does not read', async () => {

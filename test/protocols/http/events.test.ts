@@ -5,6 +5,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Request } from '../../../protocols/http/request.ts'
 import { Chunk, Response, ServerSentEvents } from '../../../protocols/http/response.ts'
+import { kRenew } from '../../../src/connection/symbols.ts'
 import type { Connection } from '../../../src/connection.ts'
 import { codeOf } from '../../../src/errors.ts'
 import type { Wire } from '../../../src/testing.ts'
@@ -99,6 +100,17 @@ test('events that begin when the goodbye has been said have a second before they
   server.advance(1)
   assert.is(server.connection.getStatus(false), 'ENDING')
   assert.match(shown(server.written()), /data: 1\n\n¶0¶¶$/)
+})
+
+test('events of a client that is to connect anew last as long as they like', async () => {
+  const server = serve((connection) => connection.send(new Response(200, EVENTS)))
+  server.connection[kRenew]()
+  server.receive(GET)
+  server.advance(60_000)
+  server.connection[kRenew]()
+  server.connection.send(new ServerSentEvents({ data: '1' }))
+  assert.match(shown(server.written()), /Connection: close¶.*data: 1\n\n¶$/s)
+  assert.is(server.connection.getStatus(false), 'ESTABLISHED')
 })
 
 test('a request that crosses the goodbye of its events is answered, and events that come too late are refused', async () => {

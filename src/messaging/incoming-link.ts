@@ -145,9 +145,9 @@ export class IncomingLink implements SocketEvents, Answers {
     if (this.isOpen) this.#empty(Kind.Leaving)
   }
 
-  /** Asks the other end to send nothing more here. */
+  /** Asks the other end to send nothing more: here, or, after `Last`, on the link that is to follow this one. */
   silence(): void {
-    if (this.isOpen) this.#empty(Kind.Silence)
+    if (this.isKnown) this.#empty(Kind.Silence)
   }
 
   /** Announces a change of this process's subscriptions. Resolves when the other end knows, or is gone. */

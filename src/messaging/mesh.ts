@@ -342,7 +342,8 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   #isBusy(): boolean {
     if (this.mailbox.load > 0 || this.#all.some(({ isBusy }) => isBusy)) return true
-    return this.isSilent && !this.isEnding && [...this.#incoming].some(({ isOpen }) => isOpen)
+    // Each sender closes its link when it knows: before that it would take this process for one that was lost.
+    return this.isSilent && !this.isEnding && [...this.#incoming].some(({ isKnown }) => isKnown)
   }
 
   /** Number of messages and requests of this process that are unsettled. */

@@ -415,12 +415,16 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     if (link === this.#precursor) this.#leavePrecursor()
   }
 
-  /** The process of `link` has left the slot and has `beside` now: so has what waits for that process alone. */
+  /**
+   * The process of `link` has left the slot and has `beside` now: so has what waits for that process alone. What was
+   * for all by then is, too, as its successor was not there to get it as well: if the process does not, it is lost.
+   */
   handOver(link: OutgoingLink, beside: Outbox): void {
     beside.#inherit(link)
     this.#part()
     const isIts = ({ whom, address, audience }: Waiting) =>
       address === link.route.address && (whom === Whom.Process || (whom === Whom.All && audience !== null))
+    this.#waiting = this.#waiting.map((one) => (isIts(one) ? { ...one, whom: Whom.Process } : one))
     beside.#takeOver(this, isIts)
   }
 
@@ -572,7 +576,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   #left(link: OutgoingLink, isSilent: boolean): void {
     if (this.#host.isEnding) return // none follows it: as long as it runs, it takes messages
     this.#host.leaves(link.route, isSilent)
-    if (link === this.#link) {
+    if (link === this.#link || link === this.#precursor) {
       this.#leftAddress = link.route.address
       this.#leaveLink()
     }

@@ -71,6 +71,8 @@ export interface LinkOwner {
 /** Who goes on to hear the process's subscriptions here, when the owner sends nothing more. */
 export interface LinkListener {
   interested(link: OutgoingLink, change: unknown): void
+  /** The other process wants nothing more. */
+  silent(link: OutgoingLink): void
   /** The link is over before `release()`. */
   unheard(link: OutgoingLink): void
 }
@@ -296,7 +298,7 @@ export class OutgoingLink implements SocketEvents {
     if (this.#state === State.Closed) return
     if (kind === Kind.Handled) this.#handled(bytes, start, end)
     else if (kind === Kind.Leaving) this.#owner.leaving(this)
-    else if (kind === Kind.Silence) this.#owner.silent(this)
+    else if (kind === Kind.Silence) (this.#listener ?? this.#owner).silent(this)
     else if (kind === Kind.Begun) this.#tellBegun()
     else if (kind === Kind.Interest) this.#hear(form, bytes, start, end)
     else this.#answer(kind, form, bytes, start, end)

@@ -159,6 +159,83 @@ test('a process that drains and hears nothing more: what is for all is as with o
   leave()
 })
 
+/** Two processes, the second of which takes the slot of the first while `here` can connect to nobody. */
+async function withSuccessor() {
+  const network = gated()
+  const got: unknown[] = []
+  const [old, next] = [1, 2].map((incarnation) => {
+    const host = new Host({ maxMailboxMessages: 20 })
+    host.onMessage = (message) => got.push(`${message} at ${incarnation}`)
+    return meshOf(host)
+  }) as [ReturnType<typeof meshOf>, ReturnType<typeof meshOf>]
+  const here = new Host({ maxMailboxMessages: 20, mailboxTimeoutMs: 10_000 })
+  const { mesh, close } = meshOf(here, old.address, network.transport)
+  const slot = mesh.outbox('there', 0)
+  const replace = () => mesh.use({ rows: [rowBeside(next.address, old.address, 'leaving', 2)], isEnding: false })
+  const bury = () => mesh.use({ rows: [rowOf(next.address, 2)], isEnding: false })
+  const leave = () => {
+    for (const each of [{ close }, old, next]) each.close()
+  }
+  return { network, got, old, next, here, mesh, slot, replace, bury, leave }
+}
+
+test('a process that drains says that it hears nothing more where nothing else is sent any more, and stays until that is known', async () => {
+  const { network, got, old, here, mesh, slot, replace, bury, leave } = await withSuccessor()
+  slot.send('before')
+  await until(() => slot.count === 0)
+  replace()
+  slot.send('after')
+  await until(() => got.includes('after at 2')) // so the one that drains has heard that nothing follows
+  network.close()
+  const [beside] = mesh.processes.besideOf('there') as [Outbox]
+  for (const outbox of [slot, beside]) outbox.sendPacked(pack('to all'), 'to all')
+  const unheard: number[] = []
+  old.mesh.leave(() => () => void unheard.push(beside.count), true)
+  await until(() => unheard.length > 0)
+  bury()
+  await until(() => slot.count === 0)
+  assert.equal([unheard, here.failed], [[0], []])
+  assert.equal(got, ['before at 1', 'after at 2', 'to all at 2'])
+  leave()
+})
+
+test('what was for all when no successor was there to get it too is told, if the process that drains hears nothing more', async () => {
+  const { network, got, old, here, mesh, slot, replace, bury, leave } = await withSuccessor()
+  const { got: heard, end } = subscribed()
+  network.close()
+  const outcomes = sayAll(slot)
+  replace()
+  mesh.leaves(rowOf(old.address), true)
+  network.open()
+  assert.equal(await outcomes, [LOST, LOST, undefined])
+  await until(() => slot.count === 0 && here.failed.length === 2)
+  bury()
+  assert.equal([heard, got, here.failed], [OF_QUEUE, [], LOST_PUBLISHES])
+  end()
+  leave()
+})
+
+test('a process that was a canary is not held when it leaves, though nothing is sent to its slot', async () => {
+  const { got, old, next, here, mesh, slot, leave } = await withSuccessor()
+  mesh.use({ rows: [rowBeside(old.address, next.address, 'canary')], isEnding: false })
+  const [canary] = mesh.processes.canariesOf('there') as [Outbox]
+  canary.send('canary')
+  await until(() => got.length === 1 && canary.count === 0)
+  mesh.use({ rows: [rowOf(next.address, 2)], isEnding: false })
+  for (let n = 0; n < 20; n++) await nextTurn() // it has heard that nothing follows
+  let holds = 0
+  next.mesh.leave(() => {
+    holds++
+    return () => void holds--
+  }, true)
+  await until(() => holds === 0)
+  slot.send('early')
+  mesh.use({ rows: [rowOf(old.address, 3)], isEnding: false })
+  await until(() => slot.count === 0)
+  assert.equal([got, here.failed], [['canary at 2', 'early at 1'], []])
+  leave()
+})
+
 /** A transport whose next attempts to connect wait until the test says so. */
 function gated(): { transport: Transport; close(): void; open(): void } {
   let gate = Promise.resolve()

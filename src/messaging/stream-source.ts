@@ -17,10 +17,13 @@ export interface ItemSink {
   item(value: unknown): void
 }
 
+/** What a handler may answer with: a Readable, a generator, any async iterable. */
+type Items = AsyncIterable<unknown> & Partial<Pick<Readable, 'on' | 'destroy'>>
+
 const failures = new LimitedLog()
 
 export class StreamSource {
-  readonly #items: AsyncIterable<unknown> & Partial<Pick<Readable, 'on' | 'destroy'>>
+  readonly #items: Items
   readonly #iterator: AsyncIterator<unknown>
   readonly #call: Call
   readonly #sink: ItemSink
@@ -30,9 +33,7 @@ export class StreamSource {
 
   constructor(items: AsyncIterable<unknown>, call: Call, sink: ItemSink) {
     this.#items = items
-    // A Readable that fails before its first item is asked for, or when nobody asks any more, would end the process.
-    if (typeof this.#items.on === 'function') this.#items.on('error', nothing)
-    this.#iterator = items[Symbol.asyncIterator]()
+    this.#iterator = iteratorOf(items)
     this.#call = call
     this.#sink = sink
   }
@@ -64,7 +65,7 @@ export class StreamSource {
         this.#sink.item(next.value)
       }
     } finally {
-      if (!isAtEnd) this.#leave()
+      if (!isAtEnd) leave(this.#items, this.#iterator)
     }
   }
 
@@ -82,17 +83,6 @@ export class StreamSource {
     })
   }
 
-  /** Lets the source clean up, without waiting for it. The iterator of a Readable does so only once it has begun. */
-  #leave(): void {
-    const failed = (error: unknown) => failures.log(`a stream that nobody reads on: ${stackOf(error)}`)
-    try {
-      void Promise.resolve(this.#iterator.return?.()).catch(failed)
-      if (typeof this.#items.destroy === 'function') this.#items.destroy()
-    } catch (error) {
-      failed(error)
-    }
-  }
-
   async #untilRoom(): Promise<void> {
     while (!this.#isOver && (this.#room === 0 || this.#sink.isFull())) {
       await new Promise<void>((resolve) => {
@@ -100,4 +90,33 @@ export class StreamSource {
       })
     }
   }
+}
+
+/** Ends a stream that nobody will read, without waiting for it. What it fails with is nobody's any more. */
+export function leaveUnread(items: AsyncIterable<unknown>): void {
+  try {
+    leave(items, iteratorOf(items))
+  } catch (error) {
+    failed(error)
+  }
+}
+
+/** A Readable that fails before its first item is asked for, or when nobody asks any more, would end the process. */
+function iteratorOf(items: Items): AsyncIterator<unknown> {
+  if (typeof items.on === 'function') items.on('error', nothing)
+  return items[Symbol.asyncIterator]()
+}
+
+/** Lets the source clean up, without waiting for it. The iterator of a Readable does so only once it has begun. */
+function leave(items: Items, iterator: AsyncIterator<unknown>): void {
+  try {
+    void Promise.resolve(iterator.return?.()).catch(failed)
+    if (typeof items.destroy === 'function') items.destroy()
+  } catch (error) {
+    failed(error)
+  }
+}
+
+function failed(error: unknown): void {
+  failures.log(`a stream that nobody reads on: ${stackOf(error)}`)
 }

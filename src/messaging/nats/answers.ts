@@ -7,6 +7,7 @@ import { deadlines } from '../../loop/deadlines.ts'
 import { Call, ONE_WAY } from '../call.ts'
 import type { Answers } from '../mailbox.ts'
 import type { WorkerRef } from '../references.ts'
+import { leaveUnread } from '../stream-source.ts'
 import { HEADERS_BYTES, isOneWay, remainingMsOf, writeBytes, writeFailure } from './headers.ts'
 import { type Encoded, encode } from './json.ts'
 
@@ -76,10 +77,7 @@ export class NatsAnswers implements Answers {
   /** Streams do not leave a server: their source is told to end. */
   async stream(_number: number, items: AsyncIterable<unknown>): Promise<void> {
     this.fail(0, new UsageError('ERR_CANNOT_CLONE', 'the answer is a stream, which cannot leave its server'), true)
-    const { destroy } = items as { destroy?: () => unknown }
-    if (typeof destroy === 'function')
-      destroy.call(items) // a Readable's iterator that has not begun ends nothing
-    else await items[Symbol.asyncIterator]().return?.()
+    leaveUnread(items)
   }
 
   remember(_number: number, call: Call): void {

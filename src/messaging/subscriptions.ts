@@ -5,7 +5,9 @@ import { stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { isThenable } from '../thenable.ts'
 import type { Call } from './call.ts'
+import { isStream } from './mailbox.ts'
 import type { WorkerRef } from './references.ts'
+import { leaveUnread } from './stream-source.ts'
 import { MOST_KNOWN, SubjectTree } from './subjects.ts'
 import { Undelivered } from './undelivered.ts'
 
@@ -192,17 +194,46 @@ export function isForAll(interest: Interest): boolean {
   return interest.startsWith(' ')
 }
 
-/** Undefined is no answer. Throws, or rejects with, an error only if there is no answer. */
-function firstAnswer(results: readonly unknown[], failures: unknown[]): unknown {
+/**
+ * Undefined is no answer. Throws, or rejects with, an error only if there is no answer; further ones are logged.
+ * Further answers that are streams are ended.
+ */
+function firstAnswer(results: readonly unknown[], failures: readonly unknown[]): unknown {
   const answer = results.find((one) => one !== undefined && !isThenable(one))
   const promises = results.filter(isThenable)
-  if (answer !== undefined) {
-    for (const promise of promises) Promise.resolve(promise).catch(logThrown) // their results are not awaited
-    return answer
+  if (answer === undefined && promises.length > 0) return firstFulfilled(promises, failures)
+  if (answer === undefined && failures.length > 0) throw onlyOne(failures)
+  disregard(results, answer)
+  for (const failure of failures) logThrown(failure)
+  return answer
+}
+
+async function firstFulfilled(given: readonly PromiseLike<unknown>[], thrown: readonly unknown[]): Promise<unknown> {
+  const promises = given.map((one) => Promise.resolve(one)) // what is lazy begins once
+  const failures = [...thrown]
+  const { answer } = await firstOf(promises, failures).catch(() => {
+    throw onlyOne(failures)
+  })
+  disregard(promises, answer)
+  for (const failure of thrown) logThrown(failure)
+  return answer
+}
+
+/** The one that the request fails with. */
+function onlyOne([told, ...others]: readonly unknown[]): unknown {
+  for (const failure of others) logThrown(failure)
+  return told
+}
+
+/** Of all results, those that are still to come as well, one is the answer. */
+function disregard(results: readonly unknown[], answer: unknown): void {
+  const leave = (result: unknown) => {
+    if (result !== answer && isStream(result)) leaveUnread(result)
   }
-  if (promises.length > 0) return firstOf(promises, failures).then(({ answer }) => answer)
-  if (failures.length > 0) throw failures[0]
-  return undefined
+  for (const result of results) {
+    if (isThenable(result)) Promise.resolve(result).then(leave, logThrown)
+    else leave(result)
+  }
 }
 
 /**

@@ -115,7 +115,9 @@ export class Subscriptions {
       if (subscriber.queue !== '') members++
       try {
         const result = subscriber.handler(message, delivery)
-        if (isThenable(result)) promises = [...promises, Promise.resolve(result).catch(logThrown)]
+        if (!isThenable(result)) continue
+        if (promises === NO_PROMISES) promises = []
+        promises.push(Promise.resolve(result).catch(logThrown))
       } catch (error) {
         logThrown(error)
       }
@@ -171,7 +173,8 @@ function missed(error: Undelivered, done: Promise<unknown> | undefined): Promise
   })
 }
 
-const NO_PROMISES: readonly Promise<unknown>[] = []
+/** Never changed. */
+const NO_PROMISES: Promise<unknown>[] = []
 const NOBODY: readonly Subscriber[] = []
 
 /** The subscriptions of this process. */

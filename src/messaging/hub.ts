@@ -3,6 +3,7 @@
 // process. What is published before one of them has announced its subscriptions waits for that, but not for ever: then
 // it goes to the others, and for that one it is reported as lost.
 
+import { anyOf } from '../any-of.ts'
 import { AbortError, PeerError, type SendError } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
@@ -93,7 +94,6 @@ export class Hub {
   #unbegun = 0
   /** For those and what is being handled, and for what waits. */
   readonly #room: Room
-  #turn = 0
   /** Targets of subjects without queues, valid until a subscription changes. */
   readonly #plans = new Map<string, Target[]>()
 
@@ -485,15 +485,11 @@ export class Hub {
     })
   }
 
-  /** The least loaded; among equals, in turn. */
+  /** The least loaded; among equals, any. */
   #choose(members: readonly (Outbox | null)[]): Outbox | null {
-    const start = ++this.#turn % members.length
-    let best = members[start] as Outbox | null
-    for (let n = 1; n < members.length; n++) {
-      const one = members[(start + n) % members.length] as Outbox | null
-      if (this.#loadOf(one) < this.#loadOf(best)) best = one
-    }
-    return best
+    const loads = members.map((one) => this.#loadOf(one))
+    const least = Math.min(...loads)
+    return anyOf(members.filter((_, at) => loads[at] === least)) as Outbox | null
   }
 
   /** Measured alike: what this process has sent there, and what others have. */

@@ -1,6 +1,7 @@
 // This process's end of the mesh: the socket other processes reach it at, an outbox for each slot it sends to, and the
 // table of running processes. No broker and no port: messages between two workers go directly.
 
+import { anyOf } from '../any-of.ts'
 import { messageOf, type SendError } from '../errors.ts'
 import { log } from '../log.ts'
 import { type MeshPlace, type PeerNews, type PeerRow, workerKey } from '../process/group.ts'
@@ -380,10 +381,6 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
 function isAny(): boolean {
   return true
-}
-
-function anyOf<T>(all: readonly T[]): T | undefined {
-  return all[Math.floor(Math.random() * all.length)]
 }
 
 /** A limit as the other end takes it: whole, and not Infinity, which JSON would make null. */

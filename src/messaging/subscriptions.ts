@@ -1,6 +1,7 @@
 // Subscriptions of this process: its handlers by subject, and what the other processes are told of them. Exists before
 // the mesh, since a module may subscribe at its top level.
 
+import { anyOf } from '../any-of.ts'
 import { stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { isThenable } from '../thenable.ts'
@@ -59,7 +60,6 @@ export class Subscriptions {
   readonly #announced = new Map<Interest, Promise<void>>()
   /** Subscribers without a queue by subject, valid until a subscription changes. */
   readonly #known = new Map<string, readonly Subscriber[]>()
-  #turn = 0
 
   /** Resolves when publishing processes know of it. */
   add(subscriber: Subscriber): Promise<void> {
@@ -132,8 +132,7 @@ export class Subscriptions {
     const found = this.#tree.match(subject)
     const chosen = [...forAll]
     for (const name of queues) {
-      const members = found.filter(({ queue }) => queue === name)
-      const member = members[this.#turn++ % members.length]
+      const member = anyOf(found.filter(({ queue }) => queue === name))
       if (member !== undefined) chosen.push(member)
     }
     return chosen

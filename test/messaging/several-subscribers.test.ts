@@ -1,4 +1,4 @@
-// Several subscribers to one subject: what it costs if they are many.
+// Several subscribers to one subject: who of a queue gets what is published, and what it costs if they are many.
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -30,5 +30,45 @@ test('a message for very many subscribers whose handlers are asynchronous holds 
   await until(() => mesh.mailbox.load === 0)
   close()
 })
+
+/** Publishes each to its end before the next. Returns how many each process has handled, by subject or queue. */
+async function sharesOf(patterns: readonly string[], queues: readonly string[], rounds: number) {
+  const remote = meshOf(new Host(ROOM))
+  const { mesh, close } = meshOf(new Host(ROOM), remote.address)
+  const shares = new Map<string, number>()
+  let [handled, published] = [0, 0]
+  const ends = patterns.flatMap((pattern) =>
+    queues.flatMap((queue) =>
+      [0, 1].map((member) => {
+        const handler: SubjectHandler = (_message, { from }) => {
+          const key = [pattern, queue, from === mesh.self ? 'here' : 'there', member].join(' ')
+          shares.set(key, (shares.get(key) ?? 0) + 1)
+          handled++
+        }
+        return subscribed(pattern, queue, handler)
+      }),
+    ),
+  )
+  for (let n = 0; n < rounds; n++)
+    for (const pattern of patterns) {
+      mesh.hub.publish(pattern, n)
+      published += queues.length
+      await until(() => handled === published && mesh.unsettled === 0)
+    }
+  for (const end of ends) end()
+  close()
+  remote.close()
+  return shares
+}
+
+for (const [title, patterns, queues] of [
+  ['two queues of one subject', ['order'], ['mail', 'audit']],
+  ['two subjects, one after the other', ['a', 'b'], ['q']],
+] as const)
+  test(`of ${title}, each member in each process has its share, though none has anything to do in between`, async () => {
+    const shares = await sharesOf(patterns, queues, 60)
+    assert.is(shares.size, 2 * 4, JSON.stringify([...shares]))
+    for (const share of shares.values()) assert.ok(share >= 2, JSON.stringify([...shares]))
+  })
 
 test.run()

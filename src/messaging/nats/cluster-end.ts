@@ -11,6 +11,7 @@ import { LimitedLog, log } from '../../log.ts'
 import { deadlines } from '../../loop/deadlines.ts'
 import { nothing } from '../../nothing.ts'
 import { isThenable } from '../../thenable.ts'
+import type { Call } from '../call.ts'
 import type { Subscription } from '../channel.ts'
 import type { Handler, Mailbox } from '../mailbox.ts'
 import { type Bridge, type BridgeHost, guard, notAWorker } from '../messaging.ts'
@@ -19,6 +20,7 @@ import { type RefHome, type Way, WorkerRef } from '../references.ts'
 import { limitsOf, Room } from '../room.ts'
 import { Stay } from '../stay.ts'
 import { logThrown, type Subscriber } from '../subscriptions.ts'
+import { Undelivered } from '../undelivered.ts'
 import { type AnswersHost, NatsAnswers } from './answers.ts'
 import { ClusterGroup, type ClusterHost } from './cluster-group.ts'
 import {
@@ -224,16 +226,25 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   }
 
   #deliver(subscriber: Subscriber, incoming: Msg): void {
-    if (subscriber.isOver || this.#mailbox === null) return
+    if (this.#mailbox === null) return
     const { handler } = subscriber
     const { subject } = incoming // what waits must not hold its headers, which nothing bounds
-    const call: Handler = (from, message, call) => handler(message, { subject, from, call })
+    const call: Handler = (from, message, call) =>
+      subscriber.isOver ? this.#missed(subscriber, subject, call) : handler(message, { subject, from, call })
     this.#read(incoming, false, (answers, message) => {
       const { isRequest } = answers.call
       const handle = isRequest ? call : logging(call)
       if (isRequest && this.#post.awaits(incoming)) this.#mailbox?.run(answers, 0, message, answers.call, handle)
       else this.#mailbox?.take(answers, 0, message, answers.call, handle)
     })
+  }
+
+  /** It has unsubscribed while the message was on its way, or waited for its turn. Of a queue nobody else has it. */
+  #missed({ queue }: Subscriber, subject: string, { isRequest }: Call): void {
+    if (queue === '') return
+    if (isRequest) throw new Undelivered(subject, false)
+    const { name } = this.#settings
+    this.#troubles.log(`cluster ${name}: dropped, on ${subject}: who it was for, of queue ${queue}, has unsubscribed`)
   }
 
   #receive(incoming: Msg): void {

@@ -93,6 +93,21 @@ export class Mailbox {
     else this.#waiting.push(tell)
   }
 
+  /** The outcomes of what waits for its turn, of the kind that `isMeant` says. */
+  waiting<T extends Answers>(isMeant: (answers: Answers) => answers is T): T[] {
+    return this.#queue.slice(this.#head).flatMap((task) => (task && isMeant(task.answers) ? task.answers : []))
+  }
+
+  /** The same, and it does not begin any more: what becomes of it is the caller's to say. */
+  withdraw<T extends Answers>(isMeant: (answers: Answers) => answers is T): T[] {
+    const withdrawn = this.waiting(isMeant)
+    this.#queue = this.#queue.slice(this.#head).filter((task) => task && !isMeant(task.answers))
+    this.#head = 0
+    this.load -= withdrawn.length
+    this.#tellBegun()
+    return withdrawn
+  }
+
   #next(): void {
     while (!this.#isBusy) {
       const task = this.#queue[this.#head]
@@ -107,6 +122,10 @@ export class Mailbox {
       if (call !== ONE_WAY) answers.forget(number)
       this.#start(answers, number, message, call, handler ?? this.#host.workerHandler, true)
     }
+    this.#tellBegun()
+  }
+
+  #tellBegun(): void {
     if (this.#head === this.#queue.length) for (const tell of this.#waiting.splice(0)) tell()
   }
 

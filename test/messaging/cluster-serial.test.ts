@@ -1,4 +1,4 @@
-// What a serial worker has received over NATS and not begun, when who it was for has unsubscribed.
+// What a serial worker has received over NATS and not begun, when who it was for has unsubscribed, or the worker leaves.
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -46,6 +46,37 @@ test('a serial worker that has unsubscribed gets no more of what waits for its t
       }
       await until(() => /cluster shop: dropped, on jobs: who it was for, of queue w, has unsubscribed/.test(box.log()))
       assert.not.match(box.log(), /dropped, on news/)
+      await box.stop()
+    }),
+  ))
+
+const slow = `
+  const slow = new Worker({ name: 'slow', serial: true, drainTimeoutMs: 500 })
+  slow.onMessage = () => undefined
+  slow.onWorkerStart = () => {
+    const hold = (message) => new Promise(() => Worker.log('begins ' + message))
+    return Promise.all(['jobs', 'mails'].map((subject) => cluster.subscribe(subject, hold, { queue: 'w' }).ready))
+  }
+`
+
+test('what a serial worker has not begun when it has to leave is told: to the sender, or in the log if that does not wait', () =>
+  inSandbox((box) =>
+    withNats(box, async (nats) => {
+      const port = await startInCluster(box, inCluster(nats.url, 'a', slow), 2)
+      const run = <T>(code: string) => drive<T>(port, code)
+      await run(`for (const n of [1, 2, 3]) state.cluster.publish('jobs', n)`)
+      await until(() => box.log().includes('begins 1'))
+      await run(`
+        state.cluster.publish('mails', 4)
+        state.cluster.group('slow').worker(0, 'a').send(5)
+        state.asked = state.cluster.request('jobs', 6).catch(({ code, mayHaveBeenHandled }) => [code, mayHaveBeenHandled])
+        await state.cluster.request('nobody', 0).catch(() => 0)`) // NATS has passed on what was sent before
+      assert.is((await box.command('reload', '-g', 'slow')).code, 0)
+      assert.equal(await run(`return state.asked`), ['ERR_PEER_LOST', false])
+      const failed = await until(async () => (await run<unknown[][]>(`return state.failed`))[0])
+      assert.equal(failed.slice(0, 3), ['ERR_PEER_LOST', false, 5])
+      assert.match(box.log(), /cluster shop: dropped, as this process leaves, on jobs, mails: 3 not begun/)
+      assert.not.match(box.log(), /begins [2-6]|an answer is lost/)
       await box.stop()
     }),
   ))

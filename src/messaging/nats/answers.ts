@@ -25,7 +25,9 @@ const EMPTY: Encoded = { payload: Buffer.alloc(0), isBytes: false }
 export class NatsAnswers implements Answers {
   readonly from: WorkerRef
   readonly call: Call
-  readonly #host: AnswersHost
+  readonly host: AnswersHost
+  /** That the message came on. */
+  readonly subject: string
   /** Empty if nobody waits for anything. */
   readonly #reply: string
   /** Whether undefined is an answer. It is not for a subject, where others may have one. */
@@ -36,12 +38,18 @@ export class NatsAnswers implements Answers {
 
   /** @param reply the subject of its answer; empty if it needs none, or none of this process's */
   constructor(host: AnswersHost, message: Msg, reply: string, from: WorkerRef, isForOne: boolean) {
-    this.#host = host
+    this.host = host
+    this.subject = message.subject
     this.#reply = reply
     this.#isForOne = isForOne
     this.#bytes = message.data.length
     this.from = from
     this.call = reply === '' || isOneWay(message) ? ONE_WAY : new Call(true, now() + remainingMsOf(message))
+  }
+
+  /** Whether the sender is told what becomes of it. */
+  get isAwaited(): boolean {
+    return this.#reply !== ''
   }
 
   /** That is for the worker that was addressed to say: subscribers confirm nothing. */
@@ -61,7 +69,7 @@ export class NatsAnswers implements Answers {
   }
 
   #checked(encoded: Encoded): Encoded {
-    const { maxPayload } = this.#host
+    const { maxPayload } = this.host
     if (encoded.payload.length + HEADERS_BYTES <= maxPayload) return encoded
     const size = `the answer has ${encoded.payload.length} bytes: NATS takes ${maxPayload} (max_payload)`
     throw new UsageError('ERR_MESSAGE_TOO_LARGE', size)
@@ -70,8 +78,8 @@ export class NatsAnswers implements Answers {
   fail(_number: number, error: unknown, wasHandled: boolean): void {
     this.#done()
     if (this.#reply === '') return
-    const headers = this.#host.newHeaders()
-    this.#host.reply(this.#reply, writeFailure(headers, error, wasHandled, this.#host.maxPayload), headers)
+    const headers = this.host.newHeaders()
+    this.host.reply(this.#reply, writeFailure(headers, error, wasHandled, this.host.maxPayload), headers)
   }
 
   /** Streams do not leave a server: their source is told to end. */
@@ -93,12 +101,12 @@ export class NatsAnswers implements Answers {
   #done(): void {
     if (this.#isDone) return
     this.#isDone = true
-    this.#host.done(this.#bytes)
+    this.host.done(this.#bytes)
   }
 
   #give({ payload, isBytes }: Encoded): void {
     if (this.#reply === '') return
-    this.#host.reply(this.#reply, payload, isBytes ? writeBytes(this.#host.newHeaders()) : null)
+    this.host.reply(this.#reply, payload, isBytes ? writeBytes(this.host.newHeaders()) : null)
   }
 }
 

@@ -13,7 +13,8 @@ import { nothing } from '../../nothing.ts'
 import { isThenable } from '../../thenable.ts'
 import type { Call } from '../call.ts'
 import type { Subscription } from '../channel.ts'
-import type { Handler, Mailbox } from '../mailbox.ts'
+import { lost } from '../failures.ts'
+import type { Answers, Handler, Mailbox } from '../mailbox.ts'
 import { type Bridge, type BridgeHost, guard, notAWorker } from '../messaging.ts'
 import type { PendingRequest, RequestOptions } from '../pending-request.ts'
 import { type RefHome, type Way, WorkerRef } from '../references.ts'
@@ -56,6 +57,11 @@ const PATIENCE_MS = 1000
 const MOST_WAYS = 4096
 /** Beyond it the cache starts over. */
 const MOST_SENDERS = 4096
+/** How long a process that leaves waits for NATS to take its answers. */
+const LAST_ANSWERS_MS = 200
+/** Subjects in one line of the log. */
+const MOST_NAMED = 5
+const HAS_LEFT = 'the process that was to handle it has left'
 const DEFAULT_INBOX = '_INBOX'
 const PROCESS_BYTES = 8
 
@@ -82,6 +88,8 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   #room: Room | null = null
   /** How often it has stopped to listen, and something may still come. */
   #ending = 0
+  readonly #isMine = (answers: Answers): answers is NatsAnswers =>
+    answers instanceof NatsAnswers && answers.host === this
 
   constructor(settings: ClusterSettings, callbacks: ClusterCallbacks) {
     const { name, nats, maxPendingMessages, maxPendingBytes, waitMs } = settings
@@ -359,15 +367,40 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     this.#stay.look()
   }
 
+  /** With what has come and waits for its turn: nobody else has it. */
   get unsettled(): number {
-    return this.#post.count
+    return this.#post.count + (this.#mailbox?.waiting(this.#isMine).length ?? 0)
   }
 
-  tellLost(): Promise<void> {
-    return this.#post.tellLost()
+  async tellLost(): Promise<void> {
+    if (this.#dropWaiting()) await this.#untilAnswered()
+    await this.#post.tellLost()
+  }
+
+  /** NATS has settled what was published, so this is where its loss is told. Returns whether there is anything. */
+  #dropWaiting(): boolean {
+    const dropped = this.#mailbox?.withdraw(this.#isMine) ?? []
+    for (const answers of dropped) {
+      answers.forget()
+      answers.fail(0, lost(answers.subject, HAS_LEFT, false), false)
+    }
+    const untold = dropped.filter(({ isAwaited }) => !isAwaited)
+    const subjects = [...new Set(untold.map(({ subject }) => subject))]
+    const on = subjects.slice(0, MOST_NAMED).join(', ') + (subjects.length > MOST_NAMED ? ', ...' : '')
+    if (untold.length > 0)
+      log(`cluster ${this.#settings.name}: dropped, as this process leaves, on ${on}: ${untold.length} not begun`)
+    return dropped.length > 0
+  }
+
+  /** NATS has the answers of this turn, or does not take them. */
+  async #untilAnswered(): Promise<void> {
+    const patience = new Promise<void>((resolve) => deadlines.after(LAST_ANSWERS_MS, resolve))
+    await new Promise(setImmediate) // the post waits for its confirmation first
+    await Promise.race([this.#link.flush(), patience])
   }
 
   close(): void {
+    this.#dropWaiting()
     this.#post.close()
     this.#link.close()
   }

@@ -10,7 +10,7 @@ import { nothing } from '../nothing.ts'
 import { isEqual } from '../signing.ts'
 import { checkKey, checkName, checkStep, checkTtl, MAX_VALUE_BYTES } from './limits.ts'
 import { Store, type Value } from './store.ts'
-import { type Answer, encodeFrame, FrameReader, type Plain, type Request } from './wire.ts'
+import { type Answer, encodeFrame, FrameReader, meantBy, type Plain, plainOf, type Request } from './wire.ts'
 
 /** Limit of a frame from a worker: the largest value, and a head. */
 const MAX_FRAME_BYTES = MAX_VALUE_BYTES + 65_536
@@ -177,7 +177,7 @@ class Client {
       return this.#ok(id, this.#store.increment(map, key, checkStep(request[4]), checkTtl(request[5])))
     if (what !== 'set') throw new ProtocolError('ERR_BAD_FRAME', `it asked for ${JSON.stringify(what)}`)
     // The bytes belong to the reader.
-    const value = request[4] === null ? Uint8Array.prototype.slice.call(bytes) : checkStep(request[4])
+    const value = request[4] === null ? Uint8Array.prototype.slice.call(bytes) : checkStep(meantBy(request[4]))
     const ttlMs = request[5] === null ? null : checkTtl(request[5])
     const { isDone, entry } = this.#store.set(map, key, value, ttlMs, request[6])
     this.#ok(id, isDone, entry?.version)
@@ -186,7 +186,7 @@ class Client {
   #watch(id: number, map: string, key: string): void {
     this.#unwatch(id)
     const stop = this.#store.watch(map, key, (type, changed, value) => {
-      this.#send([id, 'event', type, changed, plainOf(value)], bytesOf(value))
+      this.#send([id, 'event', type, changed, headOf(value)], bytesOf(value))
       this.#limit()
     })
     this.#watches.set(id, stop)
@@ -204,7 +204,7 @@ class Client {
 
   #found(id: number, result: unknown, entry: ReturnType<Store['get']>): void {
     const value = entry?.value ?? null
-    this.#send([id, 'ok', result, plainOf(value), entry?.version ?? 0], bytesOf(value))
+    this.#send([id, 'ok', result, headOf(value), entry?.version ?? 0], bytesOf(value))
   }
 
   /** Answers of one turn leave together. */
@@ -230,8 +230,8 @@ class Client {
   }
 }
 
-function plainOf(value: Value | null): Plain {
-  return typeof value === 'number' ? value : null
+function headOf(value: Value | null): Plain {
+  return typeof value === 'number' ? plainOf(value) : null
 }
 
 function bytesOf(value: Value | null): Uint8Array | undefined {

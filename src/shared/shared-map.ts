@@ -9,7 +9,7 @@ import { uncloneableIn } from '../uncloneable.ts'
 import { keeperLink, type Reply } from './keeper-link.ts'
 import { checkKey, checkStep, MAX_VALUE_BYTES, TTL } from './limits.ts'
 import { type Change, type WatchOptions, watchChanges } from './watch.ts'
-import type { Condition, Plain } from './wire.ts'
+import { type Condition, meantBy, type Plain, plainOf } from './wire.ts'
 
 /** What `set`, `add`, `compareAndSet` and `increment` take besides. */
 export interface SetOptions {
@@ -167,8 +167,7 @@ function givenTtl(options: SetOptions = {}): number | undefined {
 /** Numbers that JSON can represent are sent as such, so that they can be incremented. */
 function encode(key: string, value: unknown): { plain: Plain; bytes: Uint8Array | undefined } {
   if (value === undefined) throw new UsageError('ERR_SHARED_VALUE', `'${key}': undefined is no value; use delete()`)
-  if (typeof value === 'number' && Number.isFinite(value) && !Object.is(value, -0))
-    return { plain: value, bytes: undefined }
+  if (typeof value === 'number' && Number.isFinite(value)) return { plain: plainOf(value), bytes: undefined }
   const bytes = serialize(key, value)
   if (bytes.length > MAX_VALUE_BYTES) {
     const limit = `${MAX_VALUE_BYTES / 1_048_576} MiB`
@@ -208,7 +207,7 @@ function deserialized(key: string, bytes: Uint8Array): unknown {
 
 /** Throws UsageError: the worker that set the value may have a larger stack or a newer V8. */
 function decode<V>(key: string, plain: Plain, bytes: Uint8Array): V {
-  return (plain ?? deserialized(key, bytes)) as V
+  return (plain === null ? deserialized(key, bytes) : meantBy(plain)) as V
 }
 
 /** What would come back if it had been set: a class instance loses its prototype, for example. */

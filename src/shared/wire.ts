@@ -22,8 +22,18 @@ export type Request =
   /** The first frame of a connection, sent by the master. */
   | readonly [id: 0, what: 'hello', secret: string]
 
-/** A number value is in the head; null: the value is the frame's bytes. */
-export type Plain = number | null
+/** A number value is in the head, where JSON would drop the sign of zero; null: the value is the frame's bytes. */
+export type Plain = number | '-0' | null
+
+export function plainOf(value: number): Plain {
+  return Object.is(value, -0) ? '-0' : value
+}
+
+/** Returns anything else as it is. */
+export function meantBy<T>(plain: T): T | number {
+  return plain === '-0' ? -0 : plain
+}
+
 /** Condition of a set: none; the key must be absent; or it must still have this version. */
 export type Condition = null | 'absent' | number
 

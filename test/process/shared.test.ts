@@ -125,6 +125,7 @@ test('what a map does, and what bad input gets', async () => {
       ),
       [1, -1.5, true, false],
     )
+    assert.is(await two.value(`return map.increment('odd1', 5)`), 5) // it was -0
     assert.is(await one.value(`await map.clear(); return map.size()`), 0)
     for (const [code, error] of [
       [`await map.set('', 1)`, 'ERR_SHARED_KEY'],

@@ -3,14 +3,8 @@
 
 import { setMaxListeners } from 'node:events'
 import { AbortError } from '../errors.ts'
-import { now, recently } from '../loop/clock.ts'
+import { now } from '../loop/clock.ts'
 import { separation } from './separation.ts'
-
-/**
- * With more time left than this, the exact clock is not read. With less it is, since an earlier handler of the same
- * batch may have taken long.
- */
-const LOOK_BELOW_MS = 5000
 
 /** The third argument of `onWorkerMessage`. */
 export class Call {
@@ -50,9 +44,9 @@ export class Call {
     return this.#reason !== null
   }
 
-  /** @internal */
+  /** @internal By the exact clock (40 ns), if there is a limit: a handler of the same batch may have taken long. */
   get hasExpired(): boolean {
-    return this.#expiresAt - recently() < LOOK_BELOW_MS && this.#expiresAt <= now()
+    return this.#expiresAt !== Number.POSITIVE_INFINITY && this.#expiresAt <= now()
   }
 
   /** @internal */

@@ -472,6 +472,28 @@ test('a request that has expired when its turn comes is not begun, and no time i
   other.close()
 })
 
+test('not even if it had much time left when it was read, and the handler before it has taken that', async () => {
+  const there = new Host()
+  const begun: unknown[] = []
+  const read = performance.now
+  there.onMessage = (message) => {
+    begun.push(message)
+    if (message === 'block') performance.now = () => read.call(performance) + 8000 // for good: it never goes back
+  }
+  const other = meshOf(there)
+  const { mesh, close } = meshOf(new Host(), other.address)
+  const outbox = mesh.outbox('there', 0)
+  outbox.send('first')
+  await until(() => outbox.count === 0)
+  outbox.send('block')
+  const late = [6000, 4000].map((timeoutMs) => outbox.request(timeoutMs, { timeoutMs }).promise)
+  const outcomes = await within(5000, Promise.all(late.map((promise) => promise.catch((error) => error.code))))
+  assert.equal(outcomes, Array(2).fill('ERR_REQUEST_TIMEOUT'))
+  assert.equal(begun, ['first', 'block'])
+  close()
+  other.close()
+})
+
 test('a stream that nobody reads on is left, also while its source waits for something', async () => {
   const there = new Host()
   let isLeft = false

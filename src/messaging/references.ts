@@ -2,7 +2,7 @@
 // running and across its reloads: a reference means the slot. Only what handlers receive means the process that has
 // sent the message.
 
-import { UsageError } from '../errors.ts'
+import { quoted, UsageError } from '../errors.ts'
 import type { Mesh } from './mesh.ts'
 import { type Outbox, Whom } from './outbox.ts'
 import { rangeOf } from './peers.ts'
@@ -232,7 +232,7 @@ export class WorkerGroup {
     const mesh = this.#current()
     const ids = mesh === null ? '' : rangeOf(mesh.idsOf(this.mailbox))
     const those = ids === '' ? '' : `: it has ${ids}`
-    return new UsageError('ERR_UNKNOWN_WORKER', `group '${this.name}' has no worker ${String(id)}${those}`)
+    return new UsageError('ERR_UNKNOWN_WORKER', `group '${this.name}' has no worker ${quoted(id)}${those}`)
   }
 }
 

@@ -2,7 +2,7 @@
 // kept in a tree by token, so a match costs by the length of the subject, not by the number of patterns. Source:
 // https://docs.nats.io/nats-concepts/subjects
 
-import { UsageError } from '../errors.ts'
+import { quoted, UsageError } from '../errors.ts'
 import { isWellFormed } from './wire.ts'
 
 const ANY = '*'
@@ -22,7 +22,8 @@ export function checkSubject(subject: unknown, mayBePattern: boolean): asserts s
   })
   if (isWell && String(subject).length <= LONGEST_SUBJECT && isWellFormed(String(subject))) return
   const wanted = mayBePattern ? `tokens with dots between, '*' for one, '>' for the rest` : 'tokens with dots between'
-  throw new UsageError('ERR_BAD_SUBJECT', `bad subject ${JSON.stringify(subject)}: it must be ${wanted}`)
+  const given = typeof subject === 'string' ? JSON.stringify(subject) : quoted(subject) // what is wrong may be invisible
+  throw new UsageError('ERR_BAD_SUBJECT', `bad subject ${given}: it must be ${wanted}`)
 }
 
 interface Node<T> {

@@ -159,6 +159,7 @@ test('workers of two servers reach each other by name: one, any, all; values and
       /\.a\[0\]\.when is a Date/,
     )
     assert.is((await thrown(`return state.cluster.group('x').worker(-1, 'b')`)).code, 'ERR_UNKNOWN_WORKER')
+    assert.match((await thrown(`return state.cluster.group('x').worker('1', 'b')`)).message, /no worker '1': ids are 0/)
     assert.match((await thrown(`return state.cluster.group('x').worker(0)`)).message, /which server|on which/)
 
     // Time: it travels, it ends the request at both ends.

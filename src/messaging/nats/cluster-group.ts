@@ -1,6 +1,6 @@
 // A group of workers on all servers of a cluster. Who is there is NATS's to know: nothing here keeps a list of servers.
 
-import { UsageError } from '../../errors.ts'
+import { quoted, UsageError } from '../../errors.ts'
 import { type RefHome, type Way, WorkerRef } from '../references.ts'
 
 export interface ClusterHost {
@@ -33,7 +33,7 @@ export class ClusterGroup {
     if (!Number.isSafeInteger(id) || id < 0)
       throw new UsageError(
         'ERR_UNKNOWN_WORKER',
-        `group '${this.name}' has no worker ${String(id)}: ids are 0, 1, 2, ...`,
+        `group '${this.name}' has no worker ${quoted(id)}: ids are 0, 1, 2, ...`,
       )
     if (typeof server !== 'string' || server === '')
       throw new UsageError(

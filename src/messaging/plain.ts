@@ -26,7 +26,8 @@ let isBusy = false
 /**
  * The JSON from which `JSON.parse` makes what `structuredClone(value)` is, or null if there is none. Every value is
  * read once and no getter is called: an object with one goes in v8's format, since a second reading may find something
- * else. **Cost**: bounded, and about that of `JSON.stringify`.
+ * else. Not so a list whose item is a getter: to look for one at each place would take as long as all the rest. It is
+ * called, and again if the value turns out to need v8's format. **Cost**: bounded, and about that of `JSON.stringify`.
  */
 export function plainText(value: object): string | null {
   if (isBusy) return null // called by a getter of a list that is being read

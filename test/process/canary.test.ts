@@ -1,8 +1,8 @@
 // `reload --canary`: one process of each group runs the new code beside all the old ones, is watched, and is followed by the
 // others or taken back. Until that is decided nothing of the old code has gone.
 
-import { join } from 'node:path'
 import http from 'node:http'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'

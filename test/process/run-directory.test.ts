@@ -242,6 +242,25 @@ test('one that cannot be reached any more costs its files: workers are replaced,
   })
 })
 
+test('the record of its processes is written as soon as it can be again, and the failure is logged once', async () => {
+  await inSandbox(async (box) => {
+    const [before] = workersOf(await box.start(box.file('app.js', echo(1))))
+    const obstacle = join(box.runDir, 'workers.json.new')
+    mkdirSync(obstacle)
+    process.kill(before?.pid ?? 0, 'SIGKILL')
+    await until(() => box.log().includes('cannot record workers'))
+    const after = await until(async () => {
+      const [worker] = workersOf(await box.status())
+      return worker?.state === 'ready' && worker.pid !== before?.pid && worker
+    })
+    assert.not.ok(readFileSync(join(box.runDir, 'workers.json'), 'utf8').includes(String(after.pid)))
+    rmSync(obstacle, { recursive: true })
+    await until(() => readFileSync(join(box.runDir, 'workers.json'), 'utf8').includes(String(after.pid)))
+    assert.is(box.log().split('cannot record workers').length, 2)
+    await box.stop()
+  })
+})
+
 test('log files are made where they are asked for, are appended to, and no link is followed', async () => {
   await inSandbox(async (box) => {
     const [log, out] = [box.file('app.log', 'before\n'), join(box.directory, 'app.out')]

@@ -30,6 +30,8 @@ export class Leftovers {
   #old: Identity[]
   #own: Identity[] = []
   #written = ''
+  /** Why the last record could not be written; empty if it was. */
+  #failure = ''
 
   /** Reads the record. The lock must be held. */
   constructor(runDir: string) {
@@ -68,9 +70,17 @@ export class Leftovers {
     try {
       this.#write(text)
       this.#written = text
+      this.#failure = ''
     } catch (error) {
-      this.#log.log(`cannot record workers: ${messageOf(error)}`)
+      const failure = messageOf(error)
+      if (failure !== this.#failure) this.#log.log(`cannot record workers: ${failure}`)
+      this.#failure = failure
     }
+  }
+
+  /** Whether the last record has failed, so that the file names processes that are gone: try again. */
+  get isOutdated(): boolean {
+    return this.#failure !== ''
   }
 
   #write(text: string): void {

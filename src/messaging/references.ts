@@ -205,14 +205,15 @@ export class WorkerGroup {
 
   /**
    * Sends to each worker of the group, this one included if it belongs to it. Returns false if `send` to any of them
-   * would.
+   * would. Throws UsageError: ERR_UNKNOWN_WORKER if the group has no workers, and no process of it drains.
    */
   broadcast(message: unknown): boolean {
     const packed = pack(message)
+    const slots = this.ids.map((id) => this.wayTo(id))
+    const all = [...slots, ...this.mesh.processes.besideOf(this.mailbox)]
+    if (all.length === 0) throw this.#empty()
     let mayGoOn = true
-    for (const id of this.ids) mayGoOn = this.wayTo(id).sendPacked(packed, message) && mayGoOn
-    for (const outbox of this.mesh.processes.besideOf(this.mailbox))
-      mayGoOn = outbox.sendPacked(packed, message) && mayGoOn
+    for (const outbox of all) mayGoOn = outbox.sendPacked(packed, message) && mayGoOn
     return mayGoOn
   }
 

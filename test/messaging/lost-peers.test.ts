@@ -43,7 +43,7 @@ test('a group that is declared here, and that a reload has removed, has no worke
     )
     assert.is(group.any().group, 'there') // not known yet
     mesh.use({ rows: [0, 1].map((id) => ({ ...rowOf(''), id, incarnation: -1 })), isEnding: false })
-    for (const choose of [() => group.any(), () => group.by('key')])
+    for (const choose of [() => group.any(), () => group.by('key'), () => group.broadcast(1)])
       assert.throws(choose, /^group 'there' has no workers any more: newer code does not declare it$/)
   } finally {
     mesh.close()

@@ -1,7 +1,7 @@
 // Publishing: which process subscribes to what. Each process announces its subscriptions on the links others have made
 // to it, so a publish goes to subscribing processes only. A process that has published once keeps a link to every other
-// process. What is published before one of them has announced its subscriptions waits for that, but not for ever: then
-// it goes to the others, and for that one it is reported as lost.
+// process. What is published before one of them has announced its subscriptions goes to the others at once. In the
+// outbox of that one it waits until it is known whether it is for it, but not for ever: then it is reported as lost.
 
 import { anyOf } from '../any-of.ts'
 import { AbortError, PeerError, type SendError } from '../errors.ts'
@@ -13,7 +13,7 @@ import { failureOfAll, lost, refusedAs } from './failures.ts'
 import type { Mailbox } from './mailbox.ts'
 import { type Outbox, SILENT } from './outbox.ts'
 import { OwnRequest } from './own-request.ts'
-import { DEFAULT_TIMEOUT_MS, PendingRequest, type RequestOptions, rejectLater } from './pending-request.ts'
+import { PendingRequest, type RequestOptions, rejectLater } from './pending-request.ts'
 import { publishFrame, publishHead } from './publish-frame.ts'
 import { QueuedPublish } from './queued-publish.ts'
 import type { WorkerRef } from './references.ts'
@@ -21,6 +21,7 @@ import { limitsOf, type MailboxLimits, Room } from './room.ts'
 import { separation } from './separation.ts'
 import { SubjectTree } from './subjects.ts'
 import { type Audience, firstOf, type Interest, type InterestChange, type Subscriptions } from './subscriptions.ts'
+import { UNINTERESTED, type Unaddressed } from './unaddressed.ts'
 import { Undelivered } from './undelivered.ts'
 import { checkSize, cloneOf, HEAD_BYTES, type Packed, pack } from './wire.ts'
 
@@ -84,15 +85,13 @@ export class Hub {
   readonly #awaited = new Map<Outbox, number>()
   /** Those that have not in their time. What is published meanwhile is lost for them, and reported. */
   readonly #silent = new Set<Outbox>()
-  /** Continuations of publishes and requests made before that. */
-  readonly #waiting = new Set<() => void>()
   /** Messages published to this process itself in this turn of the loop. */
   readonly #here: OwnPublish[] = []
   /** What has been published here and waits for its turn, in a serial worker. */
   readonly #queued = new Set<QueuedPublish>()
   /** Number of messages to this process itself that have not begun, and are not in its mailbox. */
   #unbegun = 0
-  /** For those and what is being handled, and for what waits. */
+  /** For those, and for what is being handled. */
   readonly #room: Room
   /** Targets of subjects without queues, valid until a subscription changes. */
   readonly #plans = new Map<string, Target[]>()
@@ -108,22 +107,8 @@ export class Hub {
   /** Returns false if `send` to any of the processes would. Throws UsageError for what cannot be cloned. */
   publish(subject: string, message: unknown): boolean {
     const packed = pack(message)
-    if (this.#isReady()) return this.#publish(subject, packed, message)
-    if (!this.#room.isFree) return this.#refuse(message)
-    this.#host.working(1)
-    this.#waiting.add(() => this.#publishLate(subject, packed, message))
-    return this.#room.take(sizeOf(packed))
-  }
-
-  #publishLate(subject: string, packed: Packed, message: unknown): void {
-    this.#room.give(sizeOf(packed))
-    try {
-      this.#publish(subject, packed, message)
-    } catch (error) {
-      this.#host.refusedToSend(refusedAs(error), message)
-    } finally {
-      this.#host.working(-1) // not earlier: from here on the messages count in their outboxes
-    }
+    if (!this.#hasJoined) this.#join()
+    return this.#publish(subject, packed, message)
   }
 
   #publish(subject: string, packed: Packed, message: unknown): boolean {
@@ -140,7 +125,16 @@ export class Hub {
       const isRoom = outbox?.publish(packed, frame, message, audience) ?? this.#publishHere(audience, packed, message)
       mayGoOn &&= isRoom
     }
+    if (this.#awaited.size > 0) mayGoOn = this.#keep(subject, targets, packed, message) && mayGoOn
     for (const outbox of this.#silent) mayGoOn = outbox.miss(packed, message) && mayGoOn
+    return mayGoOn
+  }
+
+  /** For the processes of which it is not known whether they subscribe to it. */
+  #keep(subject: string, targets: readonly Target[], packed: Packed, message: unknown): boolean {
+    const audience = unaddressed(subject, targets)
+    let mayGoOn = true
+    for (const outbox of this.#awaited.keys()) mayGoOn = outbox.publish(packed, NO_BYTES, message, audience) && mayGoOn
     return mayGoOn
   }
 
@@ -166,57 +160,45 @@ export class Hub {
     const asked = await this.#ask(subject, message, options)
     const promises = asked.map(({ promise }) => promise)
     const failures: unknown[] = []
-    const { answer, from } = await firstOf(promises, failures).catch(() => {
-      throw failureOfAll(failures, asked.length)
-    })
+    const { answer, from } = await firstOf(promises, failures).catch(() => NO_ANSWER)
+    if (answer === undefined) throw this.#unanswered(subject, asked.length, failures)
     for (const [at, request] of asked.entries()) if (at !== from) request.abandon(NOT_FIRST)
-    if (answer === undefined) throw new PeerError('ERR_NO_RESPONDERS', `nobody answered to ${subject}`, true)
     return answer
   }
 
-  /** A request for each process with a subscriber. */
+  /** A request for each process that subscribes, or has not said yet whether it does. */
   async #ask(subject: string, message: unknown, options: RequestOptions): Promise<PendingRequest[]> {
-    const { timeoutMs = DEFAULT_TIMEOUT_MS, signal } = options
-    const began = now()
     try {
       const packed = pack(message)
-      if (!this.#isReady() || timeoutMs < 0) await this.#untilReady(subject, packed, options)
-      signal?.throwIfAborted()
+      if (Number(options.timeoutMs) < 0) return [new PendingRequest(subject, options)]
+      options.signal?.throwIfAborted()
+      if (!this.#hasJoined) this.#join()
       const targets = this.#targets(subject)
-      if (targets.length === 0) throw this.#noResponders(subject)
+      if (targets.length + this.#awaited.size === 0) throw this.#noResponders(subject)
       this.#check(targets, packed)
-      const left = timeoutMs > 0 ? Math.max(1, timeoutMs - (now() - began)) : timeoutMs
-      return targets.map(({ outbox, audience }) =>
-        outbox === null
-          ? this.#askHere(audience, packed, { timeoutMs: left, signal })
-          : outbox.request(packed, { timeoutMs: left, signal }, audience),
+      const asked = targets.map(({ outbox, audience }) =>
+        outbox === null ? this.#askHere(audience, packed, options) : outbox.request(packed, options, audience),
       )
+      if (this.#awaited.size === 0) return asked
+      const audience = unaddressed(subject, targets)
+      return [...asked, ...[...this.#awaited.keys()].map((outbox) => outbox.request(packed, options, audience))]
     } catch (error) {
       return rejectLater(error)
     }
   }
 
+  /** @param all of the `asked` processes: some may turn out not to subscribe */
+  #unanswered(subject: string, asked: number, all: readonly unknown[]): unknown {
+    const failures = all.filter((error) => error !== UNINTERESTED)
+    const subscribers = asked - (all.length - failures.length)
+    if (subscribers === 0) return this.#noResponders(subject)
+    if (failures.length > 0) return failureOfAll(failures, subscribers)
+    return new PeerError('ERR_NO_RESPONDERS', `nobody answered to ${subject}`, true)
+  }
+
   #noResponders(subject: string): PeerError {
     for (const { name } of this.#silent) return lost(name, `nobody else listens to ${subject}, and it ${SILENT}`, false)
     return new PeerError('ERR_NO_RESPONDERS', `nobody listens to ${subject}`, false)
-  }
-
-  /** A request without a carrier: it expires by itself if no process can be asked in its time. */
-  async #untilReady(subject: string, packed: Packed, options: RequestOptions): Promise<void> {
-    if (!this.#room.isFree) throw this.#fullError()
-    const waits = new PendingRequest(subject, options)
-    const go = () => waits.answer(undefined)
-    this.#host.working(1)
-    this.#waiting.add(go)
-    this.#room.take(sizeOf(packed))
-    try {
-      await waits.promise
-    } finally {
-      this.#waiting.delete(go)
-      this.#room.give(sizeOf(packed))
-      this.#host.working(-1)
-      this.#room.look()
-    }
   }
 
   /** Delivers in a later turn, as from another process, and with a copy of the message. */
@@ -317,20 +299,17 @@ export class Hub {
 
   // Which processes are there
 
-  /** Whether every running process has announced its subscriptions. The first call links to each. */
-  #isReady(): boolean {
-    if (!this.#hasJoined) {
-      this.#hasJoined = true
-      for (const outbox of this.#host.others()) this.#await(outbox)
-    }
-    return this.#awaited.size === 0
+  /** From the first publish on there is a link to each. */
+  #join(): void {
+    this.#hasJoined = true
+    for (const outbox of this.#host.others()) this.moved(outbox)
   }
 
   #await(outbox: Outbox): void {
     if (outbox.isLinked) return
     if (!this.#said.has(outbox)) this.#awaited.set(outbox, now())
     outbox.reach()
-    if (!outbox.isUp) deadlines.after(NEWS_MS, newsIsLate, this, outbox)
+    if (outbox.isAboutToChange) deadlines.after(NEWS_MS, newsIsLate, this, outbox)
   }
 
   /** Another process is at the other end now, or none, or it leaves and the master has not said who follows. */
@@ -338,45 +317,49 @@ export class Hub {
     if (!this.#hasJoined) return
     this.#silent.delete(outbox)
     if (outbox.isUp || outbox.isAboutToChange) this.#await(outbox)
-    else this.#arrived(outbox)
+    else this.ended(outbox)
   }
 
   /** @internal The master has not said who follows. */
   newsIsLate(outbox: Outbox): void {
     const since = this.#awaited.get(outbox)
-    if (since !== undefined && !outbox.isUp && now() - since >= NEWS_MS) this.#arrived(outbox)
+    if (since !== undefined && outbox.isAboutToChange && now() - since >= NEWS_MS) this.ended(outbox)
   }
 
-  /** Nothing is published there any more: it is this very process that is there, or none for ever. */
+  /** Nothing is published there any more: it is this very process that is there, or none. */
   ended(outbox: Outbox): void {
-    this.#forget(outbox)
-    this.#silent.delete(outbox)
-    this.#arrived(outbox)
+    this.#leave(outbox)
+    outbox.forgetUnaddressed()
   }
 
   /** The process that `from` was for has `to` now. What it has announced holds, if `isMeant` says so. */
   passOn(from: Outbox, to: Outbox, isMeant: (interest: Interest) => boolean): void {
     const said = this.#said.get(from)
     const interests = said && [...said.keys()].filter(isMeant)
-    this.#forget(from) // first: it hears once what is published in between
+    this.#leave(from)
     if (interests !== undefined) this.linked(to, interests)
     this.moved(to)
-    this.ended(from)
   }
 
   /** A process has announced its subscriptions. */
   linked(outbox: Outbox, interests: readonly Interest[]): void {
-    this.#forget(outbox)
-    this.#silent.delete(outbox)
+    this.#leave(outbox)
     this.#said.set(outbox, new Map())
     this.#change(outbox, { adds: interests, drops: [] })
-    this.#arrived(outbox)
+    outbox.learn((audience) => this.#addressed(outbox, audience))
   }
 
   /** A process is gone or leaving: another may replace it. */
   unlinked(outbox: Outbox): void {
-    this.#forget(outbox)
+    this.#leave(outbox)
     this.moved(outbox)
+  }
+
+  /** Nothing is known of it any more. */
+  #leave(outbox: Outbox): void {
+    this.#forget(outbox)
+    this.#silent.delete(outbox)
+    this.#awaited.delete(outbox)
   }
 
   /**
@@ -387,29 +370,23 @@ export class Hub {
   unreachable(outbox: Outbox): void {
     const since = this.#awaited.get(outbox)
     if (since === undefined || now() - since < outbox.patienceMs) return
+    this.#awaited.delete(outbox)
     this.#silent.add(outbox)
-    this.#arrived(outbox)
   }
 
-  /** Number of publishes and requests that wait: for the others to announce their subscriptions, or for their turn. */
+  /** Number of own publishes that wait for their turn. */
   get waiting(): number {
-    return this.#waiting.size + this.#queued.size
+    return this.#queued.size
   }
 
-  /** Waits for nobody any more: whoever has not announced its subscriptions is one that is silent. */
-  stopWaiting(): void {
-    for (const outbox of [...this.#awaited.keys()]) {
-      this.#silent.add(outbox)
-      this.#arrived(outbox)
-    }
-  }
-
-  #arrived(outbox: Outbox): void {
-    if (!this.#awaited.delete(outbox) || this.#awaited.size > 0) return
-    const waiting = [...this.#waiting]
-    this.#waiting.clear()
-    for (const go of waiting) go()
-    this.#room.look() // not earlier: what a callback publishes comes after what has waited
+  /** Those in a process that a message is for which was published before it had said what it subscribes to. */
+  #addressed(outbox: Outbox, { subject, isForAll, served }: Unaddressed): readonly Audience[] {
+    const names = new Set<string>()
+    for (const one of this.#tree.match(subject)) if (one.outbox === outbox) names.add(one.queue)
+    const isHeard = names.delete('') && isForAll
+    const queues = served === null ? [] : [...names].filter((name) => !served.has(name))
+    for (const name of queues) served?.add(name)
+    return isHeard || queues.length > 0 ? audiences(subject, isHeard, queues) : []
   }
 
   changed(outbox: Outbox, change: unknown, isMeant: (interest: Interest) => boolean): void {
@@ -477,11 +454,8 @@ export class Hub {
     const plain = withHead({ subject, isForAll: true, queues: [] })
     return [...chosen].flatMap(([outbox, names]) => {
       if (names.length === 0) return { outbox, audience: plain }
-      const frames = Math.ceil(names.length / MOST_QUEUES)
-      return Array.from({ length: frames }, (_, at) => {
-        const queues = names.slice(at * MOST_QUEUES, (at + 1) * MOST_QUEUES)
-        return { outbox, audience: withHead({ subject, isForAll: at === 0 && forAll.has(outbox), queues }) }
-      })
+      const each = audiences(subject, forAll.has(outbox), names)
+      return each.map((audience) => ({ outbox, audience: withHead(audience) }))
     })
   }
 
@@ -510,6 +484,20 @@ function deliverAll(hub: Hub): void {
   hub.deliverHere()
 }
 
+/** One for each frame. */
+function audiences(subject: string, isForAll: boolean, queues: readonly string[]): Audience[] {
+  const frames = Math.max(1, Math.ceil(queues.length / MOST_QUEUES))
+  return Array.from({ length: frames }, (_, at) => ({
+    subject,
+    isForAll: isForAll && at === 0,
+    queues: queues.slice(at * MOST_QUEUES, (at + 1) * MOST_QUEUES),
+  }))
+}
+
+function unaddressed(subject: string, targets: readonly Target[]): Unaddressed {
+  return { subject, isForAll: true, queues: [], served: new Set(targets.flatMap(({ audience }) => audience.queues)) }
+}
+
 function withHead(audience: Audience): AudienceWithHead {
   return { ...audience, head: publishHead(audience) }
 }
@@ -519,6 +507,7 @@ function sizeOf(packed: Packed): number {
 }
 
 const NO_BYTES = Buffer.alloc(0)
+const NO_ANSWER = { answer: undefined, from: -1 }
 
 function areStrings(value: unknown): value is string[] {
   return Array.isArray(value) && value.every((one) => typeof one === 'string')

@@ -171,9 +171,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   others(): Outbox[] {
     const current = [...this.#peers].map(({ mailbox, id }) => this.outbox(mailbox, id))
-    return [...current, ...this.processes.besideOf()].filter(
-      ({ isUp, isAboutToChange, address }) => (isUp || isAboutToChange) && address !== this.address,
-    )
+    return [...current, ...this.processes.besideOf()].filter(({ address }) => address !== this.address)
   }
 
   get self(): WorkerRef {
@@ -356,8 +354,6 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   /** Fails all that is unsettled now, in slices between which the event loop turns. */
   async tellLost(): Promise<void> {
-    this.hub.stopWaiting()
-    await new Promise(setImmediate) // requests go on to their outboxes in a turn of their own
     while (this.hub.tellLost(TOLD_IN_ONE_TURN, lost('this process', HAS_LEFT, false))) await new Promise(setImmediate)
     for (const outbox of this.#all) {
       if (outbox.count > 0) outbox.abandon(HAS_LEFT)
@@ -369,7 +365,6 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   close(): void {
     this.#isClosed = true
     this.#listener?.close()
-    this.hub.stopWaiting()
     this.hub.tellLost(Number.POSITIVE_INFINITY, lost('this process', HAS_LEFT, false))
     for (const outbox of this.#all) {
       outbox.close(HAS_LEFT)

@@ -16,6 +16,7 @@ import type { Route } from './peers.ts'
 import { PendingRequest, type RequestOptions } from './pending-request.ts'
 import { Room } from './room.ts'
 import type { Audience } from './subscriptions.ts'
+import { isUnaddressed, UNINTERESTED, type Unaddressed } from './unaddressed.ts'
 import { Undelivered } from './undelivered.ts'
 import { type CountedKind, checkSize, encoded, HEAD_BYTES, Kind, type Packed, pack } from './wire.ts'
 
@@ -202,11 +203,14 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     checkSize(this.name, packed, this.#maxSize)
   }
 
-  /** Like `sendPacked`, to the subscribers of a subject. `frame` is written if nothing waits. */
+  /**
+   * Like `sendPacked`, to the subscribers of a subject. `frame` is written if nothing waits; what is unaddressed always
+   * does.
+   */
   publish(packed: Packed, frame: Buffer, message: unknown, audience: Audience): boolean {
     if (!this.#room.isFree) return this.#turnAway(message)
     const link = this.#direct()
-    const whom = audience.queues.length === 0 ? Whom.All : Whom.Slot
+    const whom = whomOf(audience, false)
     return this.#posted(link === null ? this.#wait(packed, message, audience, whom) : link.writeWhole(frame, message))
   }
 
@@ -218,12 +222,12 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     return this.#posted(size)
   }
 
-  /** What asks all is for its process as a whole, as it cannot be parted: a queue's member there is asked with it. */
+  /** What asks all cannot be parted: a queue's member there is asked with it. */
   request(
     message: unknown,
     options: RequestOptions,
     audience: Audience | null = null,
-    whom = audience?.isForAll ? Whom.All : Whom.Slot,
+    whom = whomOf(audience, true),
   ): PendingRequest {
     const request = new PendingRequest(this.name, options)
     if (!this.#room.isFree) request.refuse(this.#noRoom())
@@ -281,12 +285,13 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   #wait(value: unknown, entry: unknown, audience: Audience | null, whom: Whom): number {
     const packed = pack(value)
     const size = packed.bytes.length + HEAD_BYTES
-    checkSize(this.name, packed, this.#maxSize)
+    if (!isUnaddressed(audience)) checkSize(this.name, packed, this.#maxSize)
     if (!this.isKnown || (this.#host.isEnding && !this.isUp)) {
       this.#losses.refuse(entry, size)
       return size
     }
-    this.#waiting.push({ value: packed, entry, size, since: recently(), audience, whom, address: this.address })
+    const address = this.isUp ? this.address : '' // not one that leaves: it has an outbox of its own
+    this.#waiting.push({ value: packed, entry, size, since: recently(), audience, whom, address })
     if (this.#waiting.length === 1) this.#watch()
     this.#connect()
     return size
@@ -358,8 +363,10 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
 
   /** Continues or gives up, according to what is known now. */
   look(): void {
-    if (this.#waiting.length > 0 && (!this.isKnown || (this.#host.isEnding && !this.isUp && this.#link === null)))
+    if (this.#waiting.length > 0 && (!this.isKnown || (this.#host.isEnding && !this.isUp && this.#link === null))) {
+      this.forgetUnaddressed()
       return this.#giveUp(this.#waiting.splice(0), this.#whyGone())
+    }
     if (this.#waiting.length > 0 || this.#isWanted) this.#connect()
     this.#watch()
     this.#goOn()
@@ -415,15 +422,20 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     if (link === this.#precursor) this.#leavePrecursor()
   }
 
-  /**
-   * The process of `link` has left the slot and has `beside` now: so has what waits for that process alone. What was
-   * for all by then is, too, as its successor was not there to get it as well: if the process does not, it is lost.
-   */
+  /** The process of `link` has left the slot and has `beside` now. */
   handOver(link: OutgoingLink, beside: Outbox): void {
     beside.#inherit(link)
+    this.partWith(beside)
+  }
+
+  /**
+   * What waits here for the process alone that `beside` is for goes there. What was for all by then is, too, as its
+   * successor was not there to get it as well: if the process does not, it is lost.
+   */
+  partWith(beside: Outbox): void {
     this.#part()
     const isIts = ({ whom, address, audience }: Waiting) =>
-      address === link.route.address && (whom === Whom.Process || (whom === Whom.All && audience !== null))
+      address === beside.address && (whom === Whom.Process || (whom === Whom.All && audience !== null))
     this.#waiting = this.#waiting.map((one) => (isIts(one) ? { ...one, whom: Whom.Process } : one))
     beside.#takeOver(this, isIts)
   }
@@ -434,6 +446,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
    */
   giveWay(slot: Outbox): void {
     slot.#part()
+    slot.forgetUnaddressed(({ whom, entry }) => whom === Whom.All || entry instanceof PendingRequest)
     const missed = slot.#waiting.filter(({ whom }) => whom === Whom.All)
     slot.#waiting = slot.#waiting.filter(({ whom }) => whom !== Whom.All)
     slot.#giveUp(missed, GONE)
@@ -475,8 +488,38 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
       else this.settled(size)
   }
 
+  /**
+   * What the process subscribes to is known: what has waited for that is for those whom `audiencesOf` returns, or for
+   * nobody.
+   */
+  learn(audiencesOf: (audience: Unaddressed) => readonly Audience[]): void {
+    if (!this.#waiting.some(isUndecided)) return
+    const parts = this.#waiting.map((one) =>
+      isUnaddressed(one.audience) ? addressed(one, audiencesOf(one.audience)) : [one],
+    )
+    const unheard = this.#waiting.filter((_, at) => parts[at]?.length === 0)
+    this.#waiting = parts.flat()
+    for (const [, ...more] of parts) for (const { size } of more) this.#posted(size) // each has been counted once
+    for (const one of unheard) this.#isForNobody(one)
+  }
+
+  /** Whether a process subscribes will not be known any more. */
+  forgetUnaddressed(isMeant: (one: Waiting) => boolean = isUndecided): void {
+    const isUnheard = (one: Waiting) => isUndecided(one) && isMeant(one)
+    const unheard = this.#waiting.filter(isUnheard)
+    if (unheard.length === 0) return
+    this.#waiting = this.#waiting.filter((one) => !isUnheard(one))
+    for (const one of unheard) this.#isForNobody(one)
+  }
+
+  #isForNobody({ entry, size }: Waiting): void {
+    if (entry instanceof PendingRequest) entry.fail(UNINTERESTED)
+    this.settled(size)
+  }
+
   /** The process is gone, or hears nothing any more: what waits for it fails, unless it may go to `slot`. */
   end(slot: Outbox | null): void {
+    this.forgetUnaddressed()
     this.#part()
     if (slot !== null) slot.#takeOver(this, ({ whom }) => whom === Whom.Slot)
     this.isKnown = this.#isWanted = false
@@ -654,17 +697,36 @@ function giveUpLate(outbox: Outbox): void {
   outbox.giveUpLate()
 }
 
+/** What asks all is for a process as a whole. As long as it is not known what it subscribes to, any will do. */
+function whomOf(audience: Audience | null, isRequest: boolean): Whom {
+  if (audience === null || isUnaddressed(audience)) return Whom.Slot
+  return (isRequest ? audience.isForAll : audience.queues.length === 0) ? Whom.All : Whom.Slot
+}
+
+function isUndecided({ audience }: Waiting): boolean {
+  return isUnaddressed(audience)
+}
+
 /** Requests are for one or the other. */
-function isForBoth({ whom, audience }: Waiting): boolean {
-  return whom === Whom.Slot && audience !== null && audience.isForAll
+function isForBoth({ whom, audience, entry }: Waiting): boolean {
+  return whom === Whom.Slot && audience !== null && audience.isForAll && !(entry instanceof PendingRequest)
 }
 
 function partsOf(one: Waiting): readonly Waiting[] {
   const audience = one.audience as Audience
+  const forAll: Audience | Unaddressed = { ...audience, queues: [], ...(isUnaddressed(audience) && { served: null }) }
   return [
-    { ...one, whom: Whom.All, audience: { ...audience, queues: [] } },
+    { ...one, whom: Whom.All, audience: forAll },
     { ...one, whom: Whom.Slot, audience: { ...audience, isForAll: false } },
   ]
+}
+
+/** For these in its process. A request cannot be parted: it asks the first. */
+function addressed(one: Waiting, audiences: readonly Audience[]): readonly Waiting[] {
+  const isRequest = one.entry instanceof PendingRequest
+  const asked = isRequest ? audiences.slice(0, 1) : audiences
+  const whomFor = (audience: Audience) => (one.whom === Whom.Process ? Whom.Process : whomOf(audience, isRequest))
+  return asked.map((audience) => ({ ...one, audience, whom: whomFor(audience) }))
 }
 
 function expiryOf(entry: unknown): number {

@@ -40,7 +40,7 @@ export async function rejectLater(error: unknown): Promise<never> {
   throw error
 }
 
-export const DEFAULT_TIMEOUT_MS = 30_000
+const DEFAULT_TIMEOUT_MS = 30_000
 
 const AMONG_EQUALS = -1
 const byDefault = new Expiry()

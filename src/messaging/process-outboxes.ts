@@ -98,14 +98,17 @@ export class ProcessOutboxes {
   use({ address, beside = [] }: PeerRow, slot: Outbox, ended: readonly Beside[]): void {
     if (this.#peers.besideAt(address) === undefined) this.#promote(address, slot)
     for (const process of ended) this.#end(process.address)
-    for (const one of beside) this.#serves(this.#peers.besideAt(one.address) as Beside)
+    for (const one of beside) this.#serves(this.#peers.besideAt(one.address) as Beside, slot)
     for (const outbox of this.#past) if (outbox.count === 0) this.#past.delete(outbox)
   }
 
-  #serves(process: Beside): void {
+  #serves(process: Beside, slot: Outbox): void {
     if (process.role === 'silent') return
     this.#present.get(process.address)?.use({ next: 'soon', ...process })
-    if (process.address !== this.#host.address) this.#host.hub.moved(this.#outbox(process))
+    if (process.address === this.#host.address) return
+    const outbox = this.#outbox(process)
+    slot.partWith(outbox)
+    this.#host.hub.moved(outbox)
   }
 
   /** The process there has its slot now: what was sent to it beside another goes there with the rest. */

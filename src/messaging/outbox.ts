@@ -229,7 +229,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     audience: Audience | null = null,
     whom = whomOf(audience, true),
   ): PendingRequest {
-    const request = new PendingRequest(this.name, options)
+    const request = new PendingRequest(audience?.subject ?? this.name, options)
     if (!this.#room.isFree) request.refuse(this.#noRoom())
     if (request.isDone) return request
     try {

@@ -4,7 +4,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Delivery, Subscriber } from '../../src/messaging/subscriptions.ts'
 import { subscriptions } from '../../src/messaging/subscriptions.ts'
-import { Host, meshOf } from '../support/mesh.ts'
+import { Host, meshOf, rowOf } from '../support/mesh.ts'
 import { nextTurn, rejects, until } from '../support/until.ts'
 
 /**
@@ -74,6 +74,22 @@ test('no process could be asked: it has not been handled', async () => {
   assert.is(mayHaveBeenHandled(error), false)
   assert.not.match(error.message, /somebody else/)
   leave()
+})
+
+test('a request by subject that gets no answer in its time names the subject and that time, not one of those asked', async () => {
+  const [other, here] = [meshOf(new Host()), meshOf(new Host())]
+  here.mesh.use({ rows: [rowOf(other.address)], isEnding: false })
+  const last = meshOf(new Host()) // it alone hears of what is subscribed from now on
+  const handler = () => new Promise(() => undefined)
+  const subscriber: Subscriber = { pattern: 'order', queue: '', handler, isOver: false }
+  void subscriptions.add(subscriber)
+  for (const timeoutMs of [20, 30]) {
+    const error = await rejects(here.mesh.hub.request('order', 1, { timeoutMs }), 'ERR_REQUEST_TIMEOUT')
+    assert.is(error.message, `order: no answer within ${timeoutMs} ms`)
+    assert.is(mayHaveBeenHandled(error), true)
+  }
+  subscriptions.delete(subscriber)
+  for (const each of [here, other, last]) each.close()
 })
 
 test.run()

@@ -51,10 +51,11 @@ export const Channel = {
   },
 
   /**
-   * Sends `message` (anything structuredClone() accepts) to every process that has a subscriber, this one included. If
-   * a process is lost together with the message, or its queue is full, `onSendFail` of its group is called. Returns
-   * false when the sender should stop until `onWorkerBufferDrain`. Throws UsageError: ERR_BAD_SUBJECT,
-   * ERR_CANNOT_CLONE, ERR_MESSAGE_TOO_LARGE, ERR_NOT_A_WORKER.
+   * Sends `message` (anything structuredClone() accepts) to every process that has a subscriber, this one included; for
+   * one that restarts it waits, up to `mailboxTimeoutMs`. If a process is lost together with the message, does not come
+   * in time, or has a full queue, `onSendFail` of its group is called. Returns false when the sender should stop until
+   * `onWorkerBufferDrain`. Throws UsageError: ERR_BAD_SUBJECT, ERR_CANNOT_CLONE, ERR_MESSAGE_TOO_LARGE,
+   * ERR_NOT_A_WORKER.
    */
   publish(subject: string, message: unknown): boolean {
     checkSubject(subject, false)

@@ -1,7 +1,8 @@
 // Publishing: which process subscribes to what. Each process announces its subscriptions on the links others have made
 // to it, so a publish goes to subscribing processes only. A process that has published once keeps a link to every other
-// process. What is published before one of them has announced its subscriptions goes to the others at once. In the
-// outbox of that one it waits until it is known whether it is for it, but not for ever: then it is reported as lost.
+// process. Who has announced its subscriptions gets what is published at once. For who has not, it waits in the outbox
+// of that one, until it is known whether it is for it. While a slot has no process, what the last one announced holds.
+// Nothing waits for ever: what nobody takes in its time is reported as lost.
 
 import { anyOf } from '../any-of.ts'
 import { AbortError, PeerError, type SendError } from '../errors.ts'
@@ -30,8 +31,10 @@ export interface HubHost extends MailboxLimits {
   onOwnFull(): void
   /** Half of that is free again. */
   onOwnDrain(): void
-  /** An outbox for every other running process that wants to hear. */
+  /** Those for the slots and the other processes that may want to hear. */
   others(): Outbox[]
+  /** Whether the outbox is for a slot that has no process, and will have one that is not this one. */
+  isVacant(outbox: Outbox): boolean
   /** This process, as its own handlers see it. */
   readonly self: WorkerRef
   /** Limit of one message, in bytes. */
@@ -85,6 +88,10 @@ export class Hub {
   readonly #awaited = new Map<Outbox, number>()
   /** Those that have not in their time. What is published meanwhile is lost for them, and reported. */
   readonly #silent = new Set<Outbox>()
+  /** What the last process of each slot that has told it had announced. */
+  readonly #last = new Map<Outbox, readonly Interest[]>()
+  /** Slots without a process, of which that holds until the next one comes. */
+  readonly #vacant = new Set<Outbox>()
   /** Messages published to this process itself in this turn of the loop. */
   readonly #here: OwnPublish[] = []
   /** What has been published here and waits for its turn, in a serial worker. */
@@ -316,8 +323,19 @@ export class Hub {
   moved(outbox: Outbox): void {
     if (!this.#hasJoined) return
     this.#silent.delete(outbox)
+    if (this.#vacant.delete(outbox)) this.#forget(outbox)
     if (outbox.isUp || outbox.isAboutToChange) this.#await(outbox)
+    else if (this.#host.isVacant(outbox)) this.#vacated(outbox)
     else this.ended(outbox)
+  }
+
+  /** A slot that has never had a process, as far as is known, is awaited as one whose process has just started. */
+  #vacated(outbox: Outbox): void {
+    const interests = this.#last.get(outbox)
+    if (interests === undefined) return this.#await(outbox)
+    this.linked(outbox, interests)
+    this.#vacant.add(outbox)
+    outbox.reach()
   }
 
   /** @internal The master has not said who follows. */
@@ -329,6 +347,7 @@ export class Hub {
   /** Nothing is published there any more: it is this very process that is there, or none. */
   ended(outbox: Outbox): void {
     this.#leave(outbox)
+    this.#last.delete(outbox)
     outbox.forgetUnaddressed()
   }
 
@@ -336,6 +355,7 @@ export class Hub {
   passOn(from: Outbox, to: Outbox, isMeant: (interest: Interest) => boolean): void {
     const said = this.#said.get(from)
     const interests = said && [...said.keys()].filter(isMeant)
+    this.#remember(from)
     this.#leave(from)
     if (interests !== undefined) this.linked(to, interests)
     this.moved(to)
@@ -351,8 +371,14 @@ export class Hub {
 
   /** A process is gone or leaving: another may replace it. */
   unlinked(outbox: Outbox): void {
+    this.#remember(outbox)
     this.#leave(outbox)
     this.moved(outbox)
+  }
+
+  #remember(outbox: Outbox): void {
+    const said = this.#said.get(outbox)
+    if (said !== undefined && !outbox.isBeside) this.#last.set(outbox, [...said.keys()])
   }
 
   /** Nothing is known of it any more. */
@@ -360,6 +386,7 @@ export class Hub {
     this.#forget(outbox)
     this.#silent.delete(outbox)
     this.#awaited.delete(outbox)
+    this.#vacant.delete(outbox)
   }
 
   /**
@@ -448,7 +475,7 @@ export class Hub {
     const chosen = new Map<Outbox | null, string[]>()
     for (const outbox of forAll) chosen.set(outbox, [])
     for (const [queue, members] of queues) {
-      const member = this.#choose([...members])
+      const member = this.#choose(this.#present([...members]))
       chosen.set(member, [...(chosen.get(member) ?? []), queue])
     }
     const plain = withHead({ subject, isForAll: true, queues: [] })
@@ -457,6 +484,13 @@ export class Hub {
       const each = audiences(subject, forAll.has(outbox), names)
       return each.map((audience) => ({ outbox, audience: withHead(audience) }))
     })
+  }
+
+  /** Those that have a process, if any has. */
+  #present(members: readonly (Outbox | null)[]): readonly (Outbox | null)[] {
+    if (this.#vacant.size === 0) return members
+    const present = members.filter((one) => one === null || !this.#vacant.has(one))
+    return present.length > 0 ? present : members
   }
 
   /** The least loaded; among equals, any. */

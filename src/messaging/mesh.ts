@@ -108,7 +108,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     this.#peers.isEnding ||= isEnding
     for (const row of rows) this.#useRow(row)
     this.#forgetGone()
-    if (isEnding) for (const outbox of this.#all) outbox.look()
+    if (isEnding) this.#end()
     this.look()
   }
 
@@ -119,6 +119,12 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     this.processes.use(row, outbox, ended)
     if (row.address === this.address) this.hub.ended(outbox)
     else this.hub.moved(outbox)
+  }
+
+  /** From now on nobody comes to a slot that has no process. */
+  #end(): void {
+    for (const outbox of this.#all) outbox.look()
+    for (const outbox of this.#outboxes.values()) if (!outbox.isUp) this.hub.moved(outbox)
   }
 
   get #all(): Outbox[] {
@@ -172,6 +178,13 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   others(): Outbox[] {
     const current = [...this.#peers].map(({ mailbox, id }) => this.outbox(mailbox, id))
     return [...current, ...this.processes.besideOf()].filter(({ address }) => address !== this.address)
+  }
+
+  isVacant(outbox: Outbox): boolean {
+    const { mailbox, id } = this.credentials.identity
+    const isOwn = outbox.mailbox === mailbox && outbox.id === id
+    const isForSuccessor = this.isLeaving && !outbox.isInVain // else it is this process that hears for its slot
+    return outbox.isVacant && (!isOwn || isForSuccessor)
   }
 
   get self(): WorkerRef {
@@ -319,8 +332,8 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   #leaveQueues(): void {
     const drops = subscriptions.interests.filter((interest) => !isForAll(interest))
+    for (const link of this.#incoming) link.leave() // first: what the process had until then holds for its slot
     if (drops.length > 0) void this.#tell({ adds: [], drops })
-    for (const link of this.#incoming) link.leave()
   }
 
   /**

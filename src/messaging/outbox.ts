@@ -159,14 +159,20 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
 
   /** Whether anything is unsettled that may still be handled while this process is there. */
   get isBusy(): boolean {
-    return this.count - this.#losses.refused > (this.#isInVain ? this.#waiting.length : 0)
+    return this.count - this.#losses.refused > (this.isInVain ? this.#waiting.length : 0)
   }
 
   /** Whether messages wait for a process that does not come before this one has gone, or not by itself. */
-  get #isInVain(): boolean {
+  get isInVain(): boolean {
     if (this.#row === undefined || this.isUp) return false
     const { mailbox, next } = this.#row
     return next === 'on command' || (next === 'afterwards' && mailbox === this.#host.credentials.identity.mailbox)
+  }
+
+  /** Whether it is for a slot without a process, to which one comes by itself. */
+  get isVacant(): boolean {
+    if (this.isBeside || this.#row?.incarnation !== 0 || this.#host.isEnding) return false
+    return this.#row.next !== 'on command'
   }
 
   /** Where its process is reached; empty for none. */
@@ -441,15 +447,19 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   }
 
   /**
-   * The process has the slot now, and `slot` with it. What waited there for all was for the one before: this one has
-   * heard it here.
+   * The process that has the slot now has heard beside it what is for all: what waits here for that was for the one
+   * before.
    */
+  forgetHeard(): void {
+    this.#part()
+    this.forgetUnaddressed(({ whom, entry }) => whom === Whom.All || entry instanceof PendingRequest)
+    const missed = this.#waiting.filter(({ whom }) => whom === Whom.All)
+    this.#waiting = this.#waiting.filter(({ whom }) => whom !== Whom.All)
+    this.#giveUp(missed, GONE)
+  }
+
+  /** The process has the slot now, and `slot` with it. */
   giveWay(slot: Outbox): void {
-    slot.#part()
-    slot.forgetUnaddressed(({ whom, entry }) => whom === Whom.All || entry instanceof PendingRequest)
-    const missed = slot.#waiting.filter(({ whom }) => whom === Whom.All)
-    slot.#waiting = slot.#waiting.filter(({ whom }) => whom !== Whom.All)
-    slot.#giveUp(missed, GONE)
     if (this.#link !== null) slot.#inherit(this.#link)
     slot.#takeOver(this, () => true)
     this.end(null)

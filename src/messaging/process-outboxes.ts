@@ -96,7 +96,8 @@ export class ProcessOutboxes {
    * @param ended processes that were beside it, and are not any more
    */
   use({ address, beside = [] }: PeerRow, slot: Outbox, ended: readonly Beside[]): void {
-    if (this.#peers.besideAt(address) === undefined) this.#promote(address, slot)
+    const wasCanary = ended.some((one) => one.address === address)
+    if (this.#peers.besideAt(address) === undefined) this.#promote(address, slot, wasCanary)
     for (const process of ended) this.#end(process.address)
     for (const one of beside) this.#serves(this.#peers.besideAt(one.address) as Beside, slot)
     for (const outbox of this.#past) if (outbox.count === 0) this.#past.delete(outbox)
@@ -112,11 +113,12 @@ export class ProcessOutboxes {
   }
 
   /** The process there has its slot now: what was sent to it beside another goes there with the rest. */
-  #promote(address: string, slot: Outbox): void {
+  #promote(address: string, slot: Outbox, wasCanary: boolean): void {
     const outbox = this.#present.get(address)
     if (outbox === undefined) return
     this.#present.delete(address)
     this.#past.add(outbox)
+    if (wasCanary) slot.forgetHeard()
     if (address !== this.#host.address) this.#host.hub.passOn(outbox, slot, () => true)
     outbox.giveWay(slot)
   }

@@ -158,7 +158,7 @@ longTest('if the master says nothing of it, nobody is awaited for long', async (
 })
 
 /**
- * `here` publishes to `old`, which drains from now on beside nobody and cannot be reached anew.
+ * `here` publishes to `old`, which drains from now on, as its group was stopped, and cannot be reached anew.
  * @param patienceMs how long messages wait
  */
 async function drainsUnreachably(patienceMs: number) {
@@ -173,7 +173,8 @@ async function drainsUnreachably(patienceMs: number) {
   await until(() => got.length === 1)
   network.isDown = true
   old.mesh.leave(() => () => undefined, false)
-  mesh.use({ rows: [{ ...rowBeside('', old.address, 'leaving', 2), incarnation: 0 }], isEnding: false })
+  const row = { ...rowBeside('', old.address, 'leaving', 2), incarnation: 0, next: 'on command' as const }
+  mesh.use({ rows: [row], isEnding: false })
   const leave = () => {
     end()
     close()

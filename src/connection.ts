@@ -993,12 +993,21 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
    * Whether a property of the codec is true. It may throw, as a method may: that costs this connection, and not the
    * caller, which may be a drain, or another connection's broadcast.
    */
-  #asks(name: 'isBusy' | 'isOpening' | 'isLongLived' | 'isClosing'): boolean {
+  #asks(name: 'isBusy' | 'isPreparing' | 'isOpening' | 'isLongLived' | 'isClosing'): boolean {
     try {
       return this.#codec[name] === true
     } catch (error) {
       this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
       return false
+    }
+  }
+
+  get #codecCloseCode(): number {
+    try {
+      return this.#codec.closeCode ?? 0
+    } catch (error) {
+      this.#codecFailedLate(error)
+      return 0
     }
   }
 
@@ -1609,7 +1618,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#move(State.Closed)
     const rare = this.#more()
     rare.closeReason ??= 'closed'
-    if (rare.closeCode === 0) rare.closeCode = this.#codec.closeCode ?? 0
+    if (rare.closeCode === 0) rare.closeCode = this.#codecCloseCode
     this.#queue = NONE
     this.#held = null
     this.#cancelTimers()
@@ -1667,6 +1676,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     const taken = connection.#bytesWritten - left
     const isReading = left > 0 && taken - takenBefore >= FLUSH_LEAST_BYTES
     const silence = isReading || connection.#isAtWork ? 0 : clock.now() - connection.#lastActive
+    if (connection.#state !== State.Established) return // asking its codec has ended it
     if (silence >= idleTimeoutMs) return connection.#closeAs('timeout')
     connection.#timer = clock.after(idleTimeoutMs - silence, Connection.#checkIdle, connection, taken)
   }
@@ -1676,7 +1686,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
    * peer is reading; or the codec prepares something.
    */
   get #isAtWork(): boolean {
-    if (this.#inFlight > 0 || (this.#stops & Stop.Opening) !== 0 || this.#codec.isPreparing === true) return true
+    if (this.#inFlight > 0 || (this.#stops & Stop.Opening) !== 0 || this.#asks('isPreparing')) return true
     if ((this.#stops & Stop.Codec) !== 0 && this[kIsOpening]) return true // a handshake has a time-out of its own
     return (this.#stops & Stop.Pipe) !== 0 && this.#rare?.pipes?.hasMoved(FLUSH_LEAST_BYTES) === true
   }

@@ -98,6 +98,33 @@ for (const transport of [nodeEngine, nativeEngine()]) {
       })
     })
 
+  it('isPreparing: the idle time-out that asks goes on', async (engine) => {
+    await withServer(engine, faulty('isPreparing'), { idleTimeoutMs: 20 }, async ({ connect, errors }) => {
+      const bad = await connect()
+      bad.socket.write('bad')
+      await bad.closed()
+      assert.equal(errors, ['3 isPreparing failed'])
+    })
+  })
+
+  it('closeCode: its connection ends nevertheless', async (engine) => {
+    const logged: string[] = []
+    sendLogTo((line) => logged.push(line))
+    try {
+      await withServer(engine, faulty('closeCode'), { onMessage: echo }, async ({ connect, connections, worker }) => {
+        const bad = await connect()
+        bad.socket.write('bad')
+        await bad.expect('bad')
+        bad.socket.resetAndDestroy()
+        await until(() => connections[0]?.getStatus(false) === 'CLOSED')
+        assert.is(worker.counters.connections, 0)
+        assert.match(logged.join(), /closeCode failed/)
+      })
+    } finally {
+      sendLogTo(null)
+    }
+  })
+
   for (const [fault, ask] of [
     ['isLongLived', (one: AnyConnection) => one[kIsLongLived]],
     ['isOpening', (one: AnyConnection) => one[kIsOpening]],

@@ -79,7 +79,10 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** We have ended its events, and who makes them may not know yet. */
   #hasEndedEvents = false
   #isUpgraded = false
+  /** A whole head has come. */
   #hasHadRequest = false
+  /** It is told that by raw bytes, of which more may come in this turn. */
+  #isTurningAway = false
   #phase: Phase = Phase.Idle
   #since = 0
   #armedUntil = 0
@@ -131,6 +134,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   sendRaw(bytes: Encoded): boolean {
     const exchange = this.#exchange
+    if (this.#isTurningAway) return this.io.write(bytes)
     if (this.#isOver) return this.#refuseLate()
     if (exchange === null && !this.#hasHadRequest) return this.#turnAway(bytes)
     if (exchange === null || this.#isUnseen(exchange)) throw noRequest()
@@ -152,9 +156,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   /** An answer to whatever comes, such as a 503 from `onConnect`: the connection ends with it. */
   #turnAway(bytes: Encoded): boolean {
-    const goOn = this.io.write(bytes)
-    this.#leave()
-    return goOn
+    this.#isOver = this.#isTurningAway = true
+    queueMicrotask(() => {
+      this.#isTurningAway = false
+      this.#leave()
+    })
+    return this.io.write(bytes)
   }
 
   /** RFC 9112 section 9.6. */
@@ -361,7 +368,6 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   /** Takes the head that begins at `start`. Returns where it ends; its body comes next. */
   #takeRequest(bytes: Buffer, start: number): number {
-    this.#hasHadRequest = true
     const { quickHeads } = this.settings
     const head = this.#parser.isFresh ? quickHeads.take(bytes, start) : null
     if (head === null) return this.#parseRequest(bytes, start)
@@ -436,6 +442,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   #takeHead(head: RequestHead, hasMore: boolean): void {
     if (!head.isChunked && head.contentLength === 0) return this.#takeBare(head)
+    this.#hasHadRequest = true
     const sink = new RequestBody({
       wanted: () => this.#sendContinue(exchange),
       pause: () => this.#setBodyFull(true),
@@ -452,6 +459,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   /** Takes a request without a body, as most are. Its deadline is set only if it is not answered at once. */
   #takeBare(head: RequestHead): void {
+    this.#hasHadRequest = true
     const exchange = new Exchange(this, head, null)
     this.#exchange = exchange
     this.#phase = Phase.Answer

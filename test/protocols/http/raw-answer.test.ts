@@ -183,6 +183,24 @@ for (const engine of engines)
       })
     })
 
+test('they may turn a client away in pieces, and one of whose request only the beginning has come', async () => {
+  const onMessage = () => assert.unreachable()
+  const early = serveAny({ onMessage, onConnect: turnAway } as never)
+  early.receive(GET)
+  const late = serveAny({ onMessage } as never)
+  late.receive(GET.subarray(0, -2))
+  turnAway(late.connection as never)
+  for (const server of [early, late]) {
+    await until(() => server.connection.getStatus(false) === 'ENDING')
+    assert.equal([shown(server.written()), server.errors], [shown(Buffer.from(`${HEAD}hi`)), []])
+  }
+})
+
+function turnAway(connection: AnyConnection): void {
+  connection.send(HEAD, true)
+  connection.send('hi', true)
+}
+
 test('they are refused behind a refusal', async () => {
   let outcome: unknown = null
   const onMessage: Handler = async (connection) => {

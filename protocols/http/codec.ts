@@ -492,10 +492,21 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
         if (this.#exchange !== exchange) return void this.#dispose(form)
         exchange.request.complete(null, null, form)
         exchange.uploads = form
-        this.#emitArrived(exchange)
+        this.#emitStored(exchange)
       },
       (error) => this.#uploadFailed(exchange, error),
     )
+  }
+
+  /** Outside of any parsing: what follows waits until the handler has returned, as it does elsewhere. */
+  #emitStored(exchange: Exchange): void {
+    this.#isParsing = true
+    try {
+      this.#emitArrived(exchange)
+    } finally {
+      this.#isParsing = false
+    }
+    this.#goOn()
   }
 
   #dispose(form: UploadForm): Promise<void> {
@@ -634,6 +645,10 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (this.#isClosing) return this.#leave()
     this.#await(Phase.Idle)
     this.#slowDown()
+    this.#goOn()
+  }
+
+  #goOn(): void {
     try {
       this.#advance()
     } catch (error) {

@@ -676,6 +676,32 @@ test('a failure instead of an answer is one, also beside other requests at work'
   assert.match(shown(server.written()), /¶¶aHTTP\/1\.1 500 /)
 })
 
+test('a second answer to an upload, from within its handler, does not reach the request behind it', async () => {
+  const form: UploadForm = { files: [], fields: [], dispose: async () => undefined }
+  const readUploads = async (body: AsyncIterable<Uint8Array>) => {
+    for await (const _piece of body);
+    return form
+  }
+  const seen: unknown[] = []
+  const onMessage: Handler = (connection, { path }) => {
+    seen.push(path)
+    if (path === '/next') return nextTurn().then(() => connection.send('next'))
+    connection.send('first')
+    try {
+      connection.send('second')
+    } catch (error) {
+      seen.push(codeOf(error))
+    }
+    return undefined
+  }
+  const server = serveAny({ onMessage } as never, { uploads: {} }, { readUploads })
+  const head = 'POST /form HTTP/1.1¶Host: h¶Content-Type: multipart/form-data; boundary=x¶Content-Length: 4¶¶'
+  server.receive(Buffer.concat([wire(`${head}form`), get('/next')]))
+  const text = await writtenBy(server as never, (all) => all.endsWith('next'))
+  assert.match(text, /^HTTP\/1\.1 200 [^H]*¶¶firstHTTP\/1\.1 200 [^H]*¶¶next$/)
+  assert.equal([seen, server.errors], [['/form', 'ERR_NO_REQUEST', '/next'], []])
+})
+
 test('keepAliveTimeoutMs is the time between requests: it does not begin while the handler of one is at work', async () => {
   let settle: () => void = () => assert.unreachable()
   let isAborted = false

@@ -1217,7 +1217,12 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   #mayDeliver(): boolean {
-    return this.#inFlight < this.worker.maxInFlight && (this.#stops & HOLDS_MESSAGES) === 0
+    if ((this.#stops & HOLDS_MESSAGES) !== 0) return false
+    return this.#inFlight === 0 || (this.#inFlight < this.worker.maxInFlight && !this.#isSerial)
+  }
+
+  get #isSerial(): boolean {
+    return 'isSerial' in this.#protocol && this.#protocol.isSerial === true
   }
 
   #stop(why: Stop): void {

@@ -144,6 +144,11 @@ export interface CodecProtocol<In = unknown, Out = In> {
    */
   readonly isLongLived?: boolean
   /**
+   * Set to true when what is sent answers the message that was delivered last, as in HTTP: that is delivered when the
+   * handler of the one before it has settled, whatever `maxInFlight` is.
+   */
+  readonly isSerial?: boolean
+  /**
    * Makes the codec of one connection. `io` is its only access to the outside and may be used at once: to write a
    * greeting, which is sent before anything `onConnect` sends, to set a deadline, or to refuse the peer.
    */

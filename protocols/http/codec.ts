@@ -180,7 +180,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#endEvents()
   }
 
-  closing(reason: LastWordReason, error?: unknown, message?: unknown): boolean {
+  closing(reason: LastWordReason, error?: unknown): boolean {
     const exchange = this.#exchange
     this.#isClosing = true
     if (exchange === null) return reason === 'closed' && this.#phase === Phase.Flush
@@ -189,8 +189,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       return false
     }
     if (reason === 'handler' || reason === 'stopped') {
-      const isOther = message !== undefined && message !== exchange.request // one answered before (`maxInFlight`)
-      if (exchange.hasStatus || isOther)
+      if (exchange.hasStatus)
         exchange.abandon() // FIN follows: nothing more of a stream can be sent
       else if (reason === 'stopped') exchange.refuse(503, 'the server is stopping')
       else refuseFor(error, exchange)

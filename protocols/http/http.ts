@@ -23,6 +23,7 @@ export function httpWith(services: HttpServices): {
     const all = resolved(settings, services)
     return {
       name: 'http',
+      isSerial: true,
       checkRole,
       open(io, role) {
         checkRole(role)

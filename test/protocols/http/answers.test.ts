@@ -634,46 +634,31 @@ test('the parts of an answer are closed once, however it ends', async () => {
   }
 })
 
-test('a failure after its answer is no answer to another request, though that one is handled already', async () => {
-  for (const error of [new Error('secret'), Object.assign(new Error('secret'), { statusHint: 409 })]) {
-    let fail: () => void = () => assert.unreachable()
-    const server = serve(
-      (connection, { path }) => {
-        if (path === '/a') connection.send('a')
-        return new Promise((_resolve, reject) => {
-          if (path === '/a') fail = () => reject(error)
-        })
-      },
-      {},
-      { maxInFlight: 2 },
-    )
-    server.receive(Buffer.concat([get('/a'), get('/b')]))
-    fail()
-    await until(() => server.connection.getStatus(false) === 'ENDING')
-    assert.match(shown(server.written()), /^HTTP\/1\.1 200 [^H]*¶¶a$/)
-    assert.equal(
-      server.errors.map(({ message }) => message),
-      ['secret'],
-    )
+test('whatever maxInFlight says, nothing that a handler does after its answer reaches the next request', async () => {
+  const paths: string[] = []
+  let goOn: () => void = () => assert.unreachable()
+  let code: unknown = null
+  const onMessage: Handler = async (connection, { path }) => {
+    paths.push(path)
+    connection.send(path)
+    if (path === '/b') return
+    await new Promise<void>((resolve) => {
+      goOn = resolve
+    })
+    try {
+      connection.send('a second answer')
+    } catch (error) {
+      code = codeOf(error)
+    }
   }
-})
-
-test('a failure instead of an answer is one, also beside other requests at work', async () => {
-  let fail: () => void = () => assert.unreachable()
-  const server = serve(
-    (connection, { path }) => {
-      if (path === '/a') connection.send('a')
-      return new Promise((_resolve, reject) => {
-        fail = () => reject(new Error('of b'))
-      })
-    },
-    {},
-    { maxInFlight: 2 },
-  )
+  const server = serve(onMessage, {}, { maxInFlight: 2 })
   server.receive(Buffer.concat([get('/a'), get('/b')]))
-  fail()
-  await until(() => server.connection.getStatus(false) === 'ENDING')
-  assert.match(shown(server.written()), /¶¶aHTTP\/1\.1 500 /)
+  assert.equal(paths, ['/a'])
+  goOn()
+  await until(() => paths.length === 2)
+  assert.is(code, 'ERR_NO_REQUEST')
+  assert.match(shown(server.written()), /¶¶\/aHTTP\/1\.1 200 [^H]*¶¶\/b$/)
+  assert.equal(server.errors, [])
 })
 
 test('a second answer to an upload, from within its handler, does not reach the request behind it', async () => {
@@ -700,6 +685,27 @@ test('a second answer to an upload, from within its handler, does not reach the 
   const text = await writtenBy(server as never, (all) => all.endsWith('next'))
   assert.match(text, /^HTTP\/1\.1 200 [^H]*¶¶firstHTTP\/1\.1 200 [^H]*¶¶next$/)
   assert.equal([seen, server.errors], [['/form', 'ERR_NO_REQUEST', '/next'], []])
+})
+
+test('neither does its failure', async () => {
+  for (const error of [new Error('secret'), Object.assign(new Error('secret'), { statusHint: 409 })]) {
+    let fail: () => void = () => assert.unreachable()
+    const onMessage: Handler = (connection, { path }) => {
+      connection.send(path)
+      return new Promise((_resolve, reject) => {
+        fail = () => reject(error)
+      })
+    }
+    const server = serve(onMessage, {}, { maxInFlight: 2 })
+    server.receive(Buffer.concat([get('/a'), get('/b')]))
+    fail()
+    await until(() => server.connection.getStatus(false) === 'ENDING')
+    assert.match(shown(server.written()), /^HTTP\/1\.1 200 [^H]*¶¶\/a$/)
+    assert.equal(
+      server.errors.map(({ message }) => message),
+      ['secret'],
+    )
+  }
 })
 
 test('keepAliveTimeoutMs is the time between requests: it does not begin while the handler of one is at work', async () => {

@@ -1,6 +1,6 @@
 // The sockets of a server, in one process.
 
-import { existsSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -25,6 +25,25 @@ test('a file that lies where the Unix socket was is given to nobody', async () =
     assert.is(statSync(path).uid, uid)
     sockets.closeAll()
     assert.is(statSync(path).uid, uid, 'nor is it removed')
+  } finally {
+    sockets.closeAll()
+    rmSync(folder, { recursive: true })
+  }
+})
+
+test('a Unix socket whose folder has become a file ends no server that looks for it, and stays', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'mr-'))
+  const path = join(folder, 'run/app.sock')
+  const sockets = new Sockets()
+  try {
+    mkdirSync(join(folder, 'run'))
+    const declaration = { listen: `unix://${path}`, transport: 'tcp', credentials: null, backlog: 16 } as const
+    const socket = await sockets.reserve(declaration as unknown as Declaration)
+    sockets.release()
+    rmSync(join(folder, 'run'), { recursive: true })
+    writeFileSync(join(folder, 'run'), '')
+    sockets.tellMissing()
+    assert.is(await sockets.reserve(declaration as unknown as Declaration), socket)
   } finally {
     sockets.closeAll()
     rmSync(folder, { recursive: true })

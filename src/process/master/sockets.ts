@@ -235,7 +235,11 @@ export class Sockets {
     const entry = this.#all.get(socket)
     if (entry === undefined || entry.address.transport !== 'unix' || entry.activatedAs !== null || entry.isLent)
       return false
-    return fileId(entry.address.path) === ''
+    try {
+      return fileId(entry.address.path) === ''
+    } catch {
+      return false // ENOTDIR, EACCES: whether it is there cannot be seen, and a new one could not be made
+    }
   }
 
   /** Logs each Unix socket whose file has gone, once. */

@@ -260,4 +260,18 @@ test('a Unix socket whose file somebody has removed: the log says so, and a relo
   })
 })
 
+longTest('a scale with the file of the Unix socket removed leaves it so: nobody would serve another', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'app.sock')
+    const text = echo(2, 'worker.protocol = text', `unix://${path}`).replace('{ Worker }', '{ Worker, text }')
+    await box.start(box.file('app.js', text))
+    rmSync(path)
+    succeeded(await box.command('scale', 'echo', '1'))
+    assert.not.ok(existsSync(path))
+    succeeded(await box.command('reload'))
+    assert.match(await ask(path, 'hello'), /^hello/)
+    await box.stop()
+  })
+})
+
 test.run()

@@ -63,9 +63,12 @@ export class Regroup extends Reload {
   async #resizeTo(group: GroupState, count: number): Promise<void> {
     const { sockets } = this.supervisor
     const declaration = { ...group.blueprint.declaration, count }
-    if (group.isStopped) return this.resize(group, { ...group.blueprint, declaration })
+    const { blueprint } = group
+    if (group.isStopped) return this.resize(group, { ...blueprint, declaration })
     try {
-      const wanted = { ...group.blueprint, declaration, sockets: await sockets.reserveAll(declaration, group.sockets) }
+      // One that all share stays, whatever has become of it: nobody who serves would come to another.
+      const kept = declaration.reusePort ? await sockets.reserveAll(declaration, group.sockets) : blueprint.sockets
+      const wanted = { ...blueprint, declaration, sockets: kept }
       group.blueprint = wanted
       await this.addSlots(group, wanted)
       await this.checkActive()

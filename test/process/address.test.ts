@@ -274,4 +274,25 @@ longTest('a scale with the file of the Unix socket removed leaves it so: nobody 
   })
 })
 
+test('a Unix socket that processes listen on by themselves is made anew by a reload, too', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'app.sock')
+    const text = `
+      import { Worker, text } from 'millrace'
+      const worker = new Worker('', { name: 'lone', count: 2 })
+      worker.onWorkerStart = async () => {
+        const inner = new Worker('unix://${path}', { protocol: text })
+        inner.onMessage = (connection, line) => connection.send(line)
+        await inner.listen()
+      }
+      await Worker.runAll()`
+    await box.start(box.file('app.js', text))
+    rmSync(path)
+    succeeded(await box.command('reload'))
+    assert.match(await ask(path, 'hello'), /^hello/)
+    await box.stop()
+    assert.not.ok(existsSync(path))
+  })
+})
+
 test.run()

@@ -87,11 +87,15 @@ export class GroupState {
 
   /**
    * The socket of an address that processes listen on by themselves: one for all of them, made by `bind`, and kept even
-   * while none of them lives.
+   * while none of them lives, unless it `isLost`: then the next processes have another one.
    */
-  async innerSocket(address: string, bind: () => Promise<BoundSocket>): Promise<BoundSocket> {
+  async innerSocket(
+    address: string,
+    bind: () => Promise<BoundSocket>,
+    isLost: (socket: BoundSocket) => boolean = () => false,
+  ): Promise<BoundSocket> {
     const present = this.#inner.get(address)
-    if (present !== undefined) return present
+    if (present !== undefined && !isLost(present)) return present
     const binding = this.#binding.get(address) ?? bind()
     this.#binding.set(address, binding)
     try {

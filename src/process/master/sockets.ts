@@ -145,7 +145,7 @@ export class Sockets {
         'ERR_NOT_FOR_DATAGRAMS',
         `${listen}: listen() is for streams: declare a UDP address on a Worker`,
       )
-    const isHere = (one: BoundSocket) => isSamePlace(this.#all.get(one)?.address, address) && !this.#isMissing(one)
+    const isHere = (one: BoundSocket) => isSamePlace(this.#all.get(one)?.address, address) && !this.isMissing(one)
     const socket =
       (isAnyPort(address) ? undefined : own.find(isHere)) ??
       (await this.#activated(address)) ??
@@ -226,12 +226,12 @@ export class Sockets {
     return candidates.find((socket) => {
       const entry = this.#all.get(socket)
       if (this.#reserved.has(socket) || entry?.isShared !== false || !isSamePlace(entry.address, address)) return false
-      return !this.#isMissing(socket)
+      return !this.isMissing(socket)
     })
   }
 
   /** Whether somebody has removed the file of a Unix socket of ours: no client finds it, and only a new one helps. */
-  #isMissing(socket: BoundSocket): boolean {
+  isMissing(socket: BoundSocket): boolean {
     const entry = this.#all.get(socket)
     if (entry === undefined || entry.address.transport !== 'unix' || entry.activatedAs !== null || entry.isLent)
       return false
@@ -244,7 +244,7 @@ export class Sockets {
 
   /** Logs each Unix socket whose file has gone, once. */
   tellMissing(): void {
-    const missing = [...this.#all.keys()].filter((socket) => this.#isMissing(socket)).map(({ endpoint }) => endpoint)
+    const missing = [...this.#all.keys()].filter((socket) => this.isMissing(socket)).map(({ endpoint }) => endpoint)
     for (const path of missing)
       if (!this.#missing.has(path))
         log(`${path}: somebody has removed it, and no client finds it: 'reload' makes it anew`)

@@ -3,6 +3,7 @@
 
 import { codeOf, messageOf, SystemError } from '../../errors.ts'
 import { now } from '../../loop/clock.ts'
+import type { BoundSocket } from '../../net/bound-socket.ts'
 import { bindMeshSocket, isPassedOn } from '../../net/mesh-socket.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import type { Declaration, WantedSocket } from '../group.ts'
@@ -131,10 +132,12 @@ export class WorkerSpawner {
   ): Promise<void> {
     try {
       if (this.#master.isEnding) throw new SystemError('ECANCELED', 'bind', address)
-      const bind = () => this.#master.sockets.share(address, declaration, group.sockets)
-      const socket = await group.innerSocket(nth === 0 ? address : `${address} ${nth}`, bind)
-      this.#master.sockets.unkeep(socket)
-      this.#master.sockets.giveTo(declaration.credentials, socket) // earlier processes may have run as another user
+      const { sockets } = this.#master
+      const bind = () => sockets.share(address, declaration, group.sockets)
+      const isLost = (one: BoundSocket) => sockets.isMissing(one)
+      const socket = await group.innerSocket(nth === 0 ? address : `${address} ${nth}`, bind, isLost)
+      sockets.unkeep(socket)
+      sockets.giveTo(declaration.credentials, socket) // earlier processes may have run as another user
       handle.giveSocket(request, socket)
     } catch (error) {
       const { syscall = '', address: at = address } = error as Partial<SystemError>

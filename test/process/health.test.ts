@@ -9,7 +9,7 @@ import type { HealthAnswer } from '../../src/process/status/readiness.ts'
 import { longTest } from '../support/length.ts'
 import { probe } from '../support/probe.ts'
 import { reload } from '../support/reload.ts'
-import { ask, Client, echo, freePort, inSandbox, portOf } from '../support/server.ts'
+import { ask, Client, echo, freePort, inSandbox, portOf, succeeded } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 import { withAddon } from '../support/where.ts'
 
@@ -110,6 +110,26 @@ withAddon('metrics: how many connections wait to be accepted, and may, and how b
     await box.stop()
   })
 })
+
+withAddon(
+  'metrics: a server that stops has no accept queue, though others have the descriptors of its sockets',
+  async () => {
+    await inSandbox(async (box) => {
+      const health = await freePort()
+      const more = `worker.onMessage = (connection) => { connection.send('working'); return new Promise(() => {}) }`
+      const port = portOf(await box.start(box.file('app.js', echo(1, more)), '--health', `http://127.0.0.1:${health}`))
+      const client = await Client.connect(port)
+      client.send('x')
+      await client.line()
+      const stopping = box.command('stop', '-t', '3')
+      await until(async () => (await judged(health, '/readyz')).reason === 'the server is stopping')
+      const probes = [await Client.connect(health), await Client.connect(health)]
+      assert.not.match((await probe(health, '/metrics')).body, /^millrace_accept_queue/m)
+      for (const one of [client, ...probes]) one.close()
+      succeeded(await stopping)
+    })
+  },
+)
 
 test('metrics: what all processes have counted, the dead ones too, in both formats', async () => {
   await inSandbox(async (box) => {

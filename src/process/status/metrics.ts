@@ -91,12 +91,12 @@ export class ReloadTally {
 }
 
 /** @param isOpen OpenMetrics; otherwise the older text format */
-export function renderMetrics({ groups, reloads }: Seen, isOpen: boolean): string {
-  const text = [...familiesOf(groups), ...reloadFamilies(reloads)].map((family) => render(family, isOpen))
+export function renderMetrics(seen: Seen, isOpen: boolean): string {
+  const text = [...familiesOf(seen), ...reloadFamilies(seen.reloads)].map((family) => render(family, isOpen))
   return text.join('') + (isOpen ? '# EOF\n' : '')
 }
 
-function familiesOf(all: readonly GroupState[]): Family[] {
+function familiesOf({ state, groups: all }: Seen): Family[] {
   const groups = all.filter(({ isGone }) => !isGone)
   const slots = groups.flatMap((group) => {
     return group.slots.map((slot) => {
@@ -132,7 +132,7 @@ function familiesOf(all: readonly GroupState[]): Family[] {
       'Share of the last second in which the event loop was busy.',
       slots.flatMap(loopSample),
     ),
-    ...acceptQueues(groups),
+    ...acceptQueues(state === 'stopping' ? [] : groups), // its sockets are closed, and others have their descriptors
     gauge(
       'connections',
       'Open connections.',

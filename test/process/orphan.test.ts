@@ -1,10 +1,12 @@
 // A master that is killed: its idle workers leave by themselves, and the next start works. A worker that cannot leave is
 // killed by the next start, if it is the very process on record.
 
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { chownSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { startTimeOf } from '../../src/process/identity.ts'
 import { leftoversIn } from '../../src/process/master/leftovers.ts'
 import type { Status } from '../../src/process/status/status.ts'
 import { longTest } from '../support/length.ts'
@@ -112,7 +114,7 @@ test('a worker stuck in its loop is named by status, and stop ends it', async ()
 test('what a master that comes after a killed one has on record is not left over', async () => {
   await inSandbox(async (box) => {
     const { pid } = await box.start(box.file('app.js', echo()))
-    assert.equal(leftoversIn(box.runDir, process.getuid?.() ?? 0), [])
+    assert.equal(leftoversIn(box.runDir), [])
     const workers = JSON.parse(readFileSync(join(box.runDir, 'workers.json'), 'utf8'))
     const other = mkdtempSync(join(box.directory, 'run-'))
     const record = (holder: number) => {
@@ -120,14 +122,33 @@ test('what a master that comes after a killed one has on record is not left over
       writeFileSync(join(other, 'lock'), JSON.stringify({ pid: holder, startTime: '1' }))
     }
     record(pid) // another process has its pid by now
-    const uid = process.getuid?.() ?? 0
-    assert.equal(leftoversIn(other, uid), workers)
-    assert.equal(leftoversIn(other, uid + 1), [], "nor is any process whose user's folder it is not")
+    assert.equal(leftoversIn(other), workers)
     writeFileSync(join(other, `c.${pid}`), '') // the second master of an upgrade, about to take over
-    assert.equal(leftoversIn(other, uid), [])
+    assert.equal(leftoversIn(other), [])
     await box.stop()
   })
 })
+
+if (process.geteuid?.() === 0) {
+  test("root's stop ends no process that another user's run directory names and that is not his", async () => {
+    await inSandbox(async (box) => {
+      const sleeper = spawn('sleep', ['60'])
+      try {
+        const other = mkdtempSync(join(box.directory, 'run-'))
+        const { pid = 0 } = sleeper
+        writeFileSync(join(other, 'workers.json'), JSON.stringify([{ pid, startTime: startTimeOf(pid) }]))
+        assert.is(leftoversIn(other).length, 1)
+        chownSync(other, 12_345, 12_345)
+        const module = box.file('app.js', echo())
+        const { code } = await box.command('stop', '-t', '0', '--run-dir', other, module)
+        assert.is(code, 3)
+        assert.ok(lives(pid))
+      } finally {
+        sleeper.kill()
+      }
+    })
+  })
+}
 
 longTest('a start that fails does not forget the stuck worker', async () => {
   await inSandbox(async (box) => {

@@ -46,7 +46,7 @@ export async function findServer(line: Line, request: Request = { command: 'ping
 /** Processes of a master that was killed, in the places of a server that does not run. */
 export function leftBehind({ modules, flags }: Line): Identity[] {
   const { places } = placesToAsk(modules[0] ?? '', runDirOf(flags))
-  return places.flatMap(({ path, uid }) => leftoversIn(path, uid))
+  return places.flatMap(({ path }) => leftoversIn(path))
 }
 
 /**

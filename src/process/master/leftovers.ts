@@ -109,12 +109,13 @@ export class Leftovers {
 }
 
 /**
- * Processes that a killed master has left in the run directory of user `uid`, while no master has that. Another user
- * could name any process in it: only his own count then.
+ * Processes that a killed master has left in a run directory, while no master has that. One of another user, which
+ * `--run-dir` may name, too, could list any process: only his own count then.
  */
-export function leftoversIn(runDir: string, uid: number): Identity[] {
+export function leftoversIn(runDir: string): Identity[] {
   const found = read(recordIn(runDir)).filter(isAlive)
-  const theirs = uid === process.getuid?.() ? found : found.filter(({ pid }) => statOf(`/proc/${pid}`)?.uid === uid)
+  const owner = statOf(runDir)?.uid
+  const theirs = owner === process.getuid?.() ? found : found.filter(({ pid }) => statOf(`/proc/${pid}`)?.uid === owner)
   return hasMaster(runDir) ? [] : theirs // looked at last: what a later one has recorded is not left over
 }
 

@@ -61,7 +61,10 @@ test('a group that somebody has stopped lacks nothing', () => {
   const all = seen({ name: 'a', listen: '' }, { name: 'b', listen: '' })
   assert.match(renderMetrics(all, false), /^millrace_metrics_missing_workers 4$/m)
   all.groups[1]?.stop()
-  assert.match(renderMetrics(all, false), /^millrace_metrics_missing_workers 2$/m)
+  const shown = renderMetrics(all, false)
+  assert.match(shown, /^millrace_metrics_missing_workers 2$/m)
+  assert.match(shown, /^millrace_workers\{group="a"\} 2$/m)
+  assert.match(shown, /^millrace_workers\{group="b"\} 0$/m, 'it should have none: an alert compares those that serve')
 })
 
 test('OPERATING.md lists each metric that there is, and no other', () => {

@@ -111,8 +111,8 @@ function familiesOf({ state, groups: all }: Seen): Family[] {
     info('build', 'What runs.', { version, node: process.versions.node }),
     gauge(
       'workers',
-      'Processes as declared, or as scale has made it.',
-      healths.map(({ labels, count }) => [labels, count]),
+      'Processes as declared, or as scale has made it; 0 for a stopped group.',
+      groups.map((group) => [labelsOf(group), group.isStopped ? 0 : group.blueprint.declaration.count]),
     ),
     gauge(
       'workers_ready',

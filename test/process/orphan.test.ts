@@ -2,12 +2,13 @@
 // killed by the next start, if it is the very process on record.
 
 import { spawn } from 'node:child_process'
-import { chownSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { chownSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { startTimeOf } from '../../src/process/identity.ts'
-import { leftoversIn } from '../../src/process/master/leftovers.ts'
+import { Leftovers, leftoversIn } from '../../src/process/master/leftovers.ts'
 import type { Status } from '../../src/process/status/status.ts'
 import { longTest } from '../support/length.ts'
 import {
@@ -127,6 +128,22 @@ test('what a master that comes after a killed one has on record is not left over
     assert.equal(leftoversIn(other), [])
     await box.stop()
   })
+})
+
+test('a record that could not be written is not outdated once the processes are those of the last one again', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'mr-'))
+  try {
+    const leftovers = new Leftovers(folder)
+    leftovers.record([process.pid])
+    renameSync(folder, `${folder}.away`)
+    leftovers.record([process.pid, process.ppid])
+    assert.ok(leftovers.isOutdated)
+    renameSync(`${folder}.away`, folder)
+    leftovers.record([process.pid])
+    assert.not.ok(leftovers.isOutdated)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
 })
 
 if (process.geteuid?.() === 0) {

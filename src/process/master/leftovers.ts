@@ -66,9 +66,8 @@ export class Leftovers {
       .filter(({ startTime }) => startTime !== '')
     const others = this.isShared ? this.#others() : this.#old
     const text = JSON.stringify([...others, ...this.#own])
-    if (text === this.#written && !this.isShared) return
     try {
-      this.#write(text)
+      if (text !== this.#written || this.isShared) this.#write(text)
       this.#written = text
       this.#failure = ''
     } catch (error) {

@@ -5,12 +5,15 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Counters, newCounters } from '../../src/counters.ts'
+import { parseAddress } from '../../src/net/address.ts'
+import { bindSocket } from '../../src/net/bound-socket.ts'
 import type { Declaration } from '../../src/process/group.ts'
 import { GroupState } from '../../src/process/master/group-state.ts'
 import { keysOf, mailboxesOf } from '../../src/process/messages.ts'
 import { Events } from '../../src/process/status/events.ts'
 import { ReloadTally, renderMetrics } from '../../src/process/status/metrics.ts'
 import type { Seen } from '../../src/process/status/readiness.ts'
+import { withAddon } from '../support/where.ts'
 import { root } from '../tooling/support.ts'
 
 function seen(...declared: { name: string; listen: string }[]): Seen {
@@ -55,6 +58,17 @@ test('what a worker counts is shown, all of it', () => {
   for (const [at, name] of Object.keys(counters).entries()) if (slot) slot.past[name as keyof Counters] = 7_000_000 + at
   const shown = renderMetrics(all, false)
   for (const at of Object.keys(counters).keys()) assert.match(shown, new RegExp(` ${7_000_000 + at}$`, 'm'))
+})
+
+withAddon('a socket that processes ask for under two addresses has one accept queue', async () => {
+  const socket = await bindSocket(parseAddress('tcp://127.0.0.1:0'), 16)
+  try {
+    const all = seen({ name: 'a', listen: '' })
+    for (const scheme of ['text', 'http']) all.groups[0]?.inheritInner(`${scheme}://${socket.endpoint}`, socket)
+    assert.is(renderMetrics(all, false).match(/^millrace_accept_queue_limit\{/gm)?.length, 1)
+  } finally {
+    socket.close()
+  }
 })
 
 test('a group that somebody has stopped lacks nothing', () => {

@@ -192,7 +192,7 @@ function acceptQueues(groups: readonly GroupState[]): Family[] {
   const listening = groups.filter(({ isStopped }) => !isStopped)
   const queues = listening.flatMap((group) => {
     const { sockets, declaration } = group.blueprint
-    return [...sockets, ...group.inner.values()].flatMap((socket, place) => {
+    return [...new Set([...sockets, ...group.inner.values()])].flatMap((socket, place) => {
       const queue = queueOf(socket)
       const worker = declaration.reusePort && place < sockets.length ? { worker: String(place) } : {} // each has its own
       return queue === null ? [] : [{ labels: { ...labelsOf(group), ...worker, listener: socket.endpoint }, queue }]

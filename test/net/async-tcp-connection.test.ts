@@ -18,7 +18,6 @@ import {
   AsyncUdpConnection,
   frame,
   PreparedMessage,
-  Timer,
   text,
   websocket,
 } from '../../src/index.ts'
@@ -1073,16 +1072,17 @@ for (const engine of [nodeEngine, nativeEngine()].filter((one) => one !== null))
     const { engine: before } = registry()
     registry().engine = engine.name
     const server = await serve((socket) => void socket.resume())
-    const client = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`, { connectTimeoutMs: 150 })
+    const client = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`)
     const events = watched(client)
     let handshake: Promise<void> | null = null
     client.onConnect = () => {
+      client.connectTimeoutMs = 300 // of the handshake alone
       handshake = client.startTls()
-      Timer.add(0.05, () => client.destroy(), [], false)
     }
     client.connect()
     await until(() => (server.sockets[0]?.bytesRead ?? 0) > 0) // hands are being shaken
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200) // both are due when the loop goes on
+    setTimeout(() => client.destroy(), 1) // the time-out is due later, so that it comes second in the turn of both
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300) // both are due when the loop goes on
     await rejects(within(5_000, handshake as unknown as Promise<void>), 'ERR_CONNECTION_CLOSED')
     for (let turn = 0; turn < 10; turn++) await nextTurn()
     assert.equal(events, ['close'])

@@ -191,7 +191,8 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
   #opened(client: DatagramClient): void {
     if (this.#state === State.Closed) return void client.close()
     this.#client = client
-    for (const { bytes } of this.#unsent.splice(0)) this.#sendLate(client, bytes)
+    for (const { bytes } of this.#unsent) this.#sendLate(client, bytes) // onError may close: then it ends after these
+    this.#unsent = []
     this.#unsentBytes = 0
     if (this.#state === State.Closing) return this.#finish()
     this.#state = State.Established

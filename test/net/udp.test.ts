@@ -790,6 +790,29 @@ onEngines('what its sender has spoiled before the look-up was over costs that da
   })
 })
 
+onEngines(
+  'a client that is closed by what it hears of a spoiled datagram sends the others, and stays closed',
+  async () => {
+    const events: string[] = []
+    const received: string[] = []
+    await serving({ onMessage: (_peer: unknown, bytes: Buffer) => received.push(`${bytes}`) }, async ({ port }) => {
+      const client = new AsyncUdpConnection(`udp://127.0.0.1:${port}`, {
+        onConnect: () => events.push('connect'),
+        onClose: () => events.push('close'),
+        onError: (one, code) => {
+          events.push(`error ${code}`)
+          one.close()
+        },
+      })
+      const spoiled = ['x']
+      for (const bytes of ['one', spoiled, 'two']) assert.ok(client.send(bytes, true))
+      spoiled.push(7 as never)
+      await until(() => received.length === 2)
+      assert.equal([...events, client.getStatus(false)], ['error 2', 'close', 'CLOSED'])
+    })
+  },
+)
+
 onEngines('a client hears that nobody is there, and can be used on', async () => {
   const endpoint = await freeEndpoint('127.0.0.1', 0)
   const errors: string[] = []

@@ -13,9 +13,14 @@ type Check = NonNullable<nodeTls.ConnectionOptions['checkServerIdentity']>
 const errors = new LimitedLog()
 
 /** Those of a server's callbacks that are given, guarded. Node checks that they are functions. */
-export function guardedServerCallbacks({ SNICallback, pskCallback }: nodeTls.TlsOptions): nodeTls.TlsOptions {
+export function guardedServerCallbacks({
+  SNICallback,
+  ALPNCallback,
+  pskCallback,
+}: nodeTls.TlsOptions): nodeTls.TlsOptions {
   return defined({
     SNICallback: typeof SNICallback === 'function' ? followed(SNICallback) : undefined,
+    ALPNCallback: typeof ALPNCallback === 'function' ? synchronous('ALPNCallback', ALPNCallback) : undefined,
     pskCallback: typeof pskCallback === 'function' ? synchronous('pskCallback', pskCallback) : undefined,
   })
 }

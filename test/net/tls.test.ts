@@ -201,4 +201,20 @@ test('an async pskCallback costs the handshake, of a server and of a client', as
   })
 })
 
+test('an ALPNCallback that rejects costs the handshake, and not the process', async () => {
+  const authority = new Authority()
+  const asynchronous = async () => {
+    throw new Error('on purpose')
+  }
+  try {
+    const options = { ...authority.issue('own'), ALPNCallback: asynchronous as never }
+    await served(options, async (port, failures) => {
+      assert.is(await readBy({ port, ALPNProtocols: ['h2'] }), '')
+      assert.match(failures.join(), /ALPNCallback.*promise/)
+    })
+  } finally {
+    authority.remove()
+  }
+})
+
 test.run()

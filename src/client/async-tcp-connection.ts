@@ -45,7 +45,7 @@ import {
   type Tls,
 } from '../transport.ts'
 import { CLIENT_RULES, checkClient } from '../worker/rules.ts'
-import { addSender, ClientHost, hasLeft, removeSender } from './client-host.ts'
+import { addSender, ClientHost, hasLeft, partWith, removeSender } from './client-host.ts'
 
 /** Properties of the connection that its constructor takes, with their documentation. */
 type OwnSettingName =
@@ -279,6 +279,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
 
   #connectAgain(): void {
     this.#reconnectTimer = 0
+    if (hasLeft()) return this.cancelReconnect()
     if (this.getStatus() === State.Closed) this[kReset]()
     if (this.getStatus() === State.Initial) this.#begin()
     else if (this.getStatus() === State.Established) this.#isExpected = false
@@ -320,6 +321,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
       this.#settle()
       removeSender(this)
       this[kConnected](socket, this.onConnect)
+      if (hasLeft()) partWith(this) // what waited for it has been sent
     } catch (error) {
       if (this.#dialing === dialing) this.#failed(error as Error)
     } finally {

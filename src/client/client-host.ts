@@ -77,10 +77,10 @@ export function hasLeft(): boolean {
 /** Open clients say goodbye, if their protocol has one, and half-close. `onClose` cannot connect them again. */
 export function partWithClients(): void {
   hasParted = true
-  for (const connection of [...connections.values()]) apart(part, connection)
+  for (const connection of [...connections.values()]) apart(partWith, connection)
 }
 
-function part(connection: AnyConnection): void {
+export function partWith(connection: AnyConnection): void {
   connection[kDrain]()
   connection[kLeave]()
 }

@@ -141,4 +141,47 @@ test('the signal of a client aborts when the time is nearly up, and one that is 
   })
 })
 
+test('a client that connects while others say goodbye does so, too; one that had planned to connect does not', async () => {
+  const heard: string[] = []
+  const open: net.Socket[] = []
+  let connect: () => unknown = () => undefined
+  const server = net.createServer({ allowHalfOpen: true }, (socket) => {
+    const at = heard.push('') - 1
+    open.push(socket)
+    socket
+      .on('error', () => undefined)
+      .on('end', () => {
+        heard[at] = `${heard[at]}FIN`
+        connect() // the first one has said goodbye, and waits for its server to close
+      })
+    socket.on('data', (bytes) => {
+      heard[at] = `${heard[at]}${bytes}`
+      if (String(bytes).startsWith('CONNECT')) connect = () => socket.write('HTTP/1.1 200 OK\r\n\r\n')
+    })
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const { port } = server.address() as net.AddressInfo
+  try {
+    await inSandbox(async (box) => {
+      const more = `
+        import { AsyncTcpConnection } from 'millrace'
+        ${POLITE}
+        const open = new AsyncTcpConnection('tcp://127.0.0.1:${port}', { protocol: polite })
+        const connecting = new AsyncTcpConnection('tcp://late.example:1', { protocol: polite, proxyHttp: '127.0.0.1:${port}' })
+        const planned = new AsyncTcpConnection('text://127.0.0.1:${port}')
+        worker.onWorkerStart = () => { open.connect(); connecting.connect() }
+        worker.onWorkerStop = () => planned.reconnect(0.1)`
+      await box.start(box.file('app.js', echo(1, more)))
+      await until(() => heard.length === 2 && heard.join('').endsWith('\r\n\r\n'))
+      await box.stop('-g')
+      await until(() => heard.every((said) => said.endsWith('FIN')))
+      const said = heard.map((each) => each.replace(/^CONNECT .*\r\n\r\n/s, 'proxied '))
+      assert.equal(said.toSorted(), ['DISCONNECT FIN', 'proxied DISCONNECT FIN'])
+    })
+  } finally {
+    server.close()
+    for (const socket of open) socket.destroy()
+  }
+})
+
 test.run()

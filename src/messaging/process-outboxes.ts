@@ -147,6 +147,7 @@ export class ProcessOutboxes {
     if (process?.role !== 'leaving' || slot.isBeside) return
     const outbox = this.#outbox(process)
     slot.handOver(link, outbox)
+    if (process.address === this.#host.address) return // what is published is delivered here without it
     if (link.isOpen) this.#host.hub.passOn(slot, outbox, isForAll)
     else this.#host.hub.moved(outbox) // it cannot say here what changes: it is waited for
   }

@@ -9,6 +9,7 @@ import { type Subscriber, subscriptions } from '../../src/messaging/subscription
 import { pack } from '../../src/messaging/wire.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { nothing } from '../../src/nothing.ts'
+import type { PeerRow } from '../../src/process/group.ts'
 import type { Transport } from '../../src/transport.ts'
 import { Host, meshOf, rowBeside, rowOf, silentPeer } from '../support/mesh.ts'
 import { nextTurn, until, within } from '../support/until.ts'
@@ -323,6 +324,28 @@ test('so does a canary that subscribes when it has the slot', async () => {
   await until(() => got.length === 3 && mesh.unsettled === 0)
   assert.equal([got, here.failed], [[0, 1, 2], []])
   leave()
+})
+
+test('a process that drains hears once what it publishes, though it has sent to itself', async () => {
+  const here = new Host({ maxMailboxMessages: 20 })
+  const { mesh, address, close } = meshOf(here)
+  const got: unknown[] = []
+  const subscriber = listener('news', (message) => got.push(message))
+  await subscriptions.add(subscriber)
+  const use = (row: PeerRow) => mesh.use({ rows: [{ ...row, mailbox: 'here', group: 'here' }], isEnding: false })
+  use(rowOf(address))
+  mesh.outbox('here', 0).send('to itself')
+  mesh.hub.publish('news', 1)
+  await until(() => mesh.unsettled === 0)
+  use({ ...rowBeside('', address, 'leaving', 2), incarnation: 0 })
+  for (const n of [2, 3]) {
+    mesh.hub.publish('news', n)
+    mesh.processes.to({ ...rowOf(address), mailbox: 'here' })?.send('to this process')
+    await until(() => mesh.unsettled === 0)
+  }
+  assert.equal([got, here.failed], [[1, 2, 3], []])
+  subscriptions.delete(subscriber)
+  close()
 })
 
 test.run()

@@ -211,9 +211,11 @@ const desk = (ways = HERE) => `
     else gate.connections.get(connection)?.send(answer + ' of ' + by + ' at ' + gate.incarnation)
   }
   const asked = []
+  const askers = new Set()
   gate.onSendFail = note
   desk.onWorkerMessage = (from, { line, connection, by }) => {
     const answer = () => from.send({ answer: line, connection, by })
+    askers.add(from)
     if (line.startsWith('later')) asked.push(answer)
     else answer()
   }
@@ -222,7 +224,8 @@ const desk = (ways = HERE) => `
     else if (line === 'go') gates().broadcast({ go: true })
     else if (line === 'answer') for (const answer of asked.splice(0)) answer()
     else if (line === 'any') for (let n = 0; n < 10; n++) gate.any().send({ kick: true })
-    connection.send(JSON.stringify({ asked: asked.length, lost }))
+    const isSettled = [...askers].every(({ pendingMessages }) => pendingMessages === 0)
+    connection.send(JSON.stringify({ asked: asked.length, lost, isSettled }))
   }
   Worker.runAll()
 `
@@ -300,6 +303,7 @@ test('what a canary has asked for is answered to it; it has its share of what is
       Array.from({ length: 10 }, (_, n) => `ask ${n} of 2 at 2`),
     )
     assert.equal(old.heard, [])
+    await until(async () => JSON.parse(await ask(ports.desk, '')).isSettled) // else the other one has less to do
     await ask(ports.desk, 'any')
     await until(() => old.count('kicked by 1') === 5 && young.count('kicked by 2') === 5)
     for (const { client } of [old, young]) client.close()

@@ -329,13 +329,18 @@ export class Hub {
     else this.ended(outbox)
   }
 
-  /** A slot that has never had a process, as far as is known, is awaited as one whose process has just started. */
   #vacated(outbox: Outbox): void {
     const interests = this.#last.get(outbox)
-    if (interests === undefined) return this.#await(outbox)
+    if (interests === undefined) return this.#awaitFirst(outbox)
     this.linked(outbox, interests)
     this.#vacant.add(outbox)
     outbox.reach()
+  }
+
+  /** A slot that has never had a process, as far as is known, is awaited as one whose process has just started. */
+  #awaitFirst(outbox: Outbox): void {
+    this.#await(outbox)
+    deadlines.after(outbox.patienceMs, nobodyHasCome, this, outbox)
   }
 
   /** @internal The master has not said who follows. */
@@ -390,9 +395,9 @@ export class Hub {
   }
 
   /**
-   * An attempt to reach a process has failed; its outbox makes another. It is waited for as long as messages to it
-   * would wait: it may be busy. If it answers later, it counts again. If it tells its subscriptions on the link of an
-   * outbox before, they hold: what is published waits in its outbox.
+   * An attempt to reach a process has failed, and its outbox makes another; or its slot has none. It is waited for as
+   * long as messages to it would wait: it may be busy. If it answers later, it counts again. If it tells its
+   * subscriptions on the link of an outbox before, they hold: what is published waits in its outbox.
    */
   unreachable(outbox: Outbox): void {
     const since = this.#awaited.get(outbox)
@@ -512,6 +517,10 @@ function deliverHere(hub: Hub): void {
 
 function newsIsLate(hub: Hub, outbox: Outbox): void {
   hub.newsIsLate(outbox)
+}
+
+function nobodyHasCome(hub: Hub, outbox: Outbox): void {
+  hub.unreachable(outbox)
 }
 
 function deliverAll(hub: Hub): void {

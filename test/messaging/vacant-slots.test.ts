@@ -119,6 +119,27 @@ test('a slot that has never had a process is awaited; one that nobody comes to, 
   next.close()
 })
 
+test('a slot that nobody has come to in its time is waited for no longer; what is published is told at once', async () => {
+  const { mesh, here, got, use, leave } = await linked({ patienceMs: 50 })
+  use(vacant('soon', 1))
+  const slot = mesh.outbox('there', 1)
+  mesh.hub.publish('other', 1)
+  assert.is(slot.isBusy, true)
+  await until(() => here.failed.length === 1)
+  mesh.hub.publish('other', 2)
+  assert.equal([slot.count, slot.isBusy], [1, false], 'it keeps no process that leaves')
+  await rejects(mesh.hub.request('other', 3, { timeoutMs: 40 }), 'ERR_PEER_LOST')
+  await until(() => here.failed.length === 2)
+  const next = anotherMesh()
+  use({ ...rowOf(next.address), id: 1 })
+  mesh.hub.publish('jobs', 4)
+  await until(() => mesh.unsettled === 0)
+  const told = [1, 2].map((n) => ['ERR_PEER_LOST', false, n])
+  assert.equal([got, here.failed], [[0, 4, 4], told])
+  leave()
+  next.close()
+})
+
 test('a process that sends something before it is ready gets what has waited for its slot when it is, each once', async () => {
   const { mesh, here, address, other, got, use, leave } = await linked()
   other.close()

@@ -48,6 +48,12 @@ const groups = `
   state.seen = () => seen.splice(0)
 `
 
+/**
+ * A mailbox of six is soon full: what is published waits there, too, until its worker has said what it subscribes to,
+ * and a message is settled a moment after the answer to the request behind it.
+ */
+const SETTLED = 'while (groups.others.worker(0).pendingMessages > 0) await millrace.Timer.sleep(0.001)'
+
 for (const engine of addon().newEngine === null ? ['node'] : ['native', 'node']) {
   caseTest(engine === 'node')(`${engine}: what is stored for one message is not there for another`, () =>
     inSandbox(async (box) => {
@@ -67,6 +73,7 @@ for (const engine of addon().newEngine === null ? ['node'] : ['native', 'node'])
         `state.as('alice', 'bob', 'carol slow', 'dave')((user) => Channel.publish('own', user)); ${until(4)}`,
         ['alice', 'bob', 'carol slow', 'dave'],
       )
+      await drive(port, SETTLED)
       await check(
         'own requests, and streams',
         `const asked = []
@@ -79,13 +86,13 @@ for (const engine of addon().newEngine === null ? ['node'] : ['native', 'node'])
         await check(
           `messages to ${group}`,
           `state.as('alice', 'bob slow', 'carol', 'dave slow')((user) => groups.${group}.worker(0).send(user))
-          await groups.${group}.worker(0).request('eve'); return groups.${group}.worker(0).request('seen')`,
+          await groups.${group}.worker(0).request('eve'); ${SETTLED}; return groups.${group}.worker(0).request('seen')`,
           ['alice', 'bob slow', 'carol', 'dave slow', 'eve'],
         )
         await check(
           `publishes to ${group}`,
           `state.as('alice', 'bob')((user) => Channel.publish('remote.${group}', user))
-          await groups.${group}.worker(0).request('eve'); return groups.${group}.worker(0).request('seen')`,
+          await groups.${group}.worker(0).request('eve'); ${SETTLED}; return groups.${group}.worker(0).request('seen')`,
           ['alice', 'bob', 'eve'],
         )
       }
@@ -96,16 +103,17 @@ for (const engine of addon().newEngine === null ? ['node'] : ['native', 'node'])
         state.as('alice', 'bob')(() => gone.push(groups.others.worker(0).request('hang', { signal: aborter.signal }).catch(() => {})))
         state.as('carol')(() => state.stream = groups.others.worker(0).request('stream'))
         for await (const item of await state.stream);
-        aborter.abort(); await Promise.all(gone)
+        aborter.abort(); await Promise.all(gone); ${SETTLED}
         return groups.others.worker(0).request('seen')`,
         ['hang', 'hang', 'stream for stream', 'abort of hang', 'abort of hang'],
       )
       await check(
         'the end of a full mailbox',
-        `while (groups.others.worker(0).pendingMessages > 0) await millrace.Timer.sleep(0.001)
+        `${SETTLED}
         state.as('alice', 'bob', 'carol', 'dave', 'eve', 'frank', 'grace')((user) => groups.others.worker(0).send(user)); ${until(2)}`,
         ['failure of grace', 'drain'],
       )
+      await drive(port, SETTLED)
       await check(
         'messages that are lost with their worker',
         `groups.others.worker(0).send('die')

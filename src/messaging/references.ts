@@ -133,7 +133,9 @@ export class WorkerGroup {
 
   /** @internal */
   pendingAt(id: number): number {
-    return this.#outboxes.get(id)?.count ?? 0
+    if (this.#outboxes.has(id)) return this.wayTo(id).count
+    // What is published may wait there before anything was sent by this reference.
+    return this.#current()?.isKnown(this.mailbox, id) ? this.wayTo(id).count : 0
   }
 
   /** Returns the worker with this id. Throws UsageError: ERR_UNKNOWN_WORKER, whose message lists the existing ids. */

@@ -1,7 +1,7 @@
 // One HTTP/1.1 connection (RFC 9112): head, body, answer, and again, one request at a time. Pipelined requests wait
 // until the previous answer is complete. A client's fault is answered with its status, and the connection ends.
 
-import { AbortError, messageOf, ProtocolError, UsageError } from '../../src/errors.ts'
+import { AbortError, messageOf, ProtocolError } from '../../src/errors.ts'
 import { Accumulator } from '../../src/protocol/accumulator.ts'
 import {
   type AnyProtocol,
@@ -12,13 +12,14 @@ import {
   NEED_MORE,
 } from '../../src/protocol.ts'
 import { type Answer, Exchange, type ExchangeHost, mostQueued, tellAtEnd } from './exchange.ts'
+import { gone, headRefusal, noRequest, oursFailed, refuseFor } from './faults.ts'
 import { HalfClose } from './half-close.ts'
 import { HeadParser, type RequestHead, type RequestLine, refusal } from './head.ts'
 import { Incoming } from './incoming.ts'
 import { discardAnswer } from './release.ts'
 import { isMisdirected, NO_BODY, type Request } from './request.ts'
 import { RequestBody } from './request-body.ts'
-import { Chunk, REASONS, ServerSentEvents } from './response.ts'
+import { Chunk, ServerSentEvents } from './response.ts'
 import { checkedBodyMode, type Resolved, type UploadForm } from './settings.ts'
 import { StuckReader } from './stuck-reader.ts'
 
@@ -688,15 +689,10 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** Refuses a head: there is no request yet. */
   #refuseHead(status: number, message: string): void {
     const line = this.#badLine ?? this.#parser.requestLine(this.#rest?.view() ?? NO_BODY)
-    const text = `${status} ${REASONS[status] ?? ''}: ${message}\n`
-    const body = this.#parser.isHead ? '' : text
-    const date = this.settings.services.date()
-    this.io.write(
-      `HTTP/1.1 ${status} ${REASONS[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\nDate: ${date}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${body}`,
-      true,
-    )
+    const refused = headRefusal(status, message, this.#parser.isHead, this.settings.services.date())
+    this.io.write(refused.bytes, true)
     this.#leave()
-    this.#log(line, status, Buffer.byteLength(body))
+    this.#log(line, status, refused.bodyBytes)
   }
 
   #log(line: RequestLine, status: number, bytes: number): void {
@@ -841,31 +837,4 @@ const LONGEST_LOOK_MS = 60_000
 
 function unlimited(ms: number): number {
   return ms > 0 ? ms : Number.POSITIVE_INFINITY
-}
-
-function noRequest(): UsageError {
-  return new UsageError('ERR_NO_REQUEST', 'there is no request to answer: each has one answer')
-}
-
-/** Answers with what a handler has thrown. */
-function refuseFor(error: unknown, exchange: Exchange): void {
-  const status = statusOf(error)
-  exchange.refuse(status, status === 500 ? 'a handler failed' : messageOf(error))
-}
-
-/** The status for anything that a handler has thrown: the error status it names, otherwise 500. */
-function statusOf(thrown: unknown): number {
-  const { statusHint } = Object(thrown) as { statusHint?: unknown }
-  return Number.isInteger(statusHint) && Number(statusHint) >= 400 && Number(statusHint) <= 599
-    ? Number(statusHint)
-    : 500
-}
-
-/** A function in the settings threw: the client is told that it is not at fault. */
-function oursFailed(cause: unknown): ProtocolError {
-  return new ProtocolError('ERR_HTTP', `a setting of http failed: ${cause}`, { statusHint: 500, cause })
-}
-
-function gone(): AbortError {
-  return new AbortError('ERR_CONNECTION_CLOSED', 'the client has gone before its request was whole')
 }

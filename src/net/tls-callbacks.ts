@@ -19,9 +19,9 @@ export function guardedServerCallbacks({
   pskCallback,
 }: nodeTls.TlsOptions): nodeTls.TlsOptions {
   return defined({
-    SNICallback: typeof SNICallback === 'function' ? followed(SNICallback) : undefined,
-    ALPNCallback: typeof ALPNCallback === 'function' ? synchronous('ALPNCallback', ALPNCallback) : undefined,
-    pskCallback: typeof pskCallback === 'function' ? synchronous('pskCallback', pskCallback) : undefined,
+    SNICallback: guarded(SNICallback, followed),
+    ALPNCallback: guarded(ALPNCallback, (call) => synchronous('ALPNCallback', call)),
+    pskCallback: guarded(pskCallback, (call) => synchronous('pskCallback', call)),
   })
 }
 
@@ -31,9 +31,14 @@ export function guardedClientCallbacks({
   pskCallback,
 }: nodeTls.ConnectionOptions): nodeTls.ConnectionOptions {
   return defined({
-    checkServerIdentity: typeof checkServerIdentity === 'function' ? answering(checkServerIdentity) : undefined,
-    pskCallback: typeof pskCallback === 'function' ? synchronous('pskCallback', pskCallback) : undefined,
+    checkServerIdentity: guarded(checkServerIdentity, answering),
+    pskCallback: guarded(pskCallback, (call) => synchronous('pskCallback', call)),
   })
+}
+
+/** Node complains of one that is no function. */
+function guarded<F>(callback: F | undefined, guard: (callback: F) => F): F | undefined {
+  return typeof callback === 'function' ? guard(callback) : undefined
 }
 
 /** One that answers by `done` may well be async. What it throws at once Node does take for its answer. */

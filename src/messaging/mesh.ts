@@ -13,7 +13,7 @@ import { Hub, type HubHost } from './hub.ts'
 import { type IncomingHost, IncomingLink } from './incoming-link.ts'
 import { TOLD_IN_ONE_TURN } from './losses.ts'
 import { Mailbox, type MailboxHost } from './mailbox.ts'
-import { Outbox, type OutboxHost, type OutboxSettings, Whom } from './outbox.ts'
+import { Outbox, type OutboxHost, type OutboxSettings } from './outbox.ts'
 import type { Credentials, OutgoingLink } from './outgoing-link.ts'
 import { Peers, type Route } from './peers.ts'
 import { ProcessOutboxes } from './process-outboxes.ts'
@@ -21,6 +21,7 @@ import { ProcessWay } from './process-way.ts'
 import { refTo, type WorkerRef } from './references.ts'
 import { Stay } from './stay.ts'
 import { type Audience, type Interest, type InterestChange, isForAll, subscriptions } from './subscriptions.ts'
+import { Whom } from './waitlist.ts'
 
 /** Connections that wait until this process accepts them. */
 const BACKLOG = 511

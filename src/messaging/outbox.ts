@@ -18,6 +18,7 @@ import { Room } from './room.ts'
 import type { Audience } from './subscriptions.ts'
 import { isUnaddressed, UNINTERESTED, type Unaddressed } from './unaddressed.ts'
 import { Undelivered } from './undelivered.ts'
+import { isUndecided, type Waiting, Waitlist, Whom, whomOf } from './waitlist.ts'
 import { type CountedKind, checkSize, encoded, HEAD_BYTES, Kind, type Packed, pack } from './wire.ts'
 
 /** Settings of the target group, in this process. */
@@ -54,29 +55,6 @@ export interface OutboxHost {
   interested(outbox: Outbox, change: unknown): void
 }
 
-/** Whom a message is meant for: it matters when another process has the slot before it could be sent. */
-export const enum Whom {
-  /** Whichever process has the slot. */
-  Slot,
-  /** The process that has it now, and no other. */
-  Process,
-  /** All processes that are there. */
-  All,
-}
-
-/** A message that waits for a process, or for the previous process to have started all it was sent. */
-interface Waiting {
-  /** Slot, too, for what is published to all and to members of queues, until its parts go different ways. */
-  readonly whom: Whom
-  /** Of the process that had the slot then. */
-  readonly address: string
-  readonly value: Packed
-  readonly entry: unknown
-  readonly size: number
-  readonly since: number
-  readonly audience: Audience | null
-}
-
 /** Why a message for a process that runs is given up. */
 export const SILENT = 'has not said what it subscribes to'
 const GONE = 'this process of it is gone'
@@ -107,7 +85,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
    * its subscriptions there: without a gap, as nothing that is published waits for it.
    */
   #precursor: OutgoingLink | null = null
-  #waiting: Waiting[] = []
+  readonly #waiting = new Waitlist()
   #waitTimer = 0
   /** When the last process that had a part in the waiting was lost: until then their time did not run. */
   #aloneSince = Number.NEGATIVE_INFINITY
@@ -297,7 +275,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
       return size
     }
     const address = this.isUp ? this.address : '' // not one that leaves: it has an outbox of its own
-    this.#waiting.push({ value: packed, entry, size, since: recently(), audience, whom, address })
+    this.#waiting.add({ value: packed, entry, size, since: recently(), audience, whom, address })
     if (this.#waiting.length === 1) this.#watch()
     this.#connect()
     return size
@@ -319,7 +297,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   /** Sets the timer that gives up messages which have waited too long. */
   #watch(): void {
     deadlines.cancel(this.#waitTimer)
-    const [first] = this.#waiting
+    const first = this.#waiting.at(0)
     if (first === undefined || this.#isInTouch) return
     const ms = Math.max(first.since, this.#aloneSince) + this.patienceMs - recently()
     this.#waitTimer = deadlines.after(Math.max(1, ms), giveUpLate, this)
@@ -329,9 +307,8 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   giveUpLate(): void {
     if (this.#isInTouch) return
     const since = recently() - this.patienceMs
-    const late = this.#aloneSince > since ? 0 : this.#waiting.findIndex((one) => one.since > since)
-    const given = this.#waiting.splice(0, late < 0 ? this.#waiting.length : late)
-    this.#giveUp(given, `no process took it within ${this.patienceMs} ms`)
+    const late = this.#aloneSince > since ? [] : this.#waiting.takeOlderThan(since)
+    this.#giveUp(late, `no process took it within ${this.patienceMs} ms`)
     this.#watch()
   }
 
@@ -371,7 +348,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   look(): void {
     if (this.#waiting.length > 0 && (!this.isKnown || (this.#host.isEnding && !this.isUp && this.#link === null))) {
       this.forgetUnaddressed()
-      return this.#giveUp(this.#waiting.splice(0), this.#whyGone())
+      return this.#giveUp(this.#waiting.takeAll(), this.#whyGone())
     }
     if (this.#waiting.length > 0 || this.#isWanted) this.#connect()
     this.#watch()
@@ -442,7 +419,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     this.#part()
     const isIts = ({ whom, address, audience }: Waiting) =>
       address === beside.address && (whom === Whom.Process || (whom === Whom.All && audience !== null))
-    this.#waiting = this.#waiting.map((one) => (isIts(one) ? { ...one, whom: Whom.Process } : one))
+    this.#waiting.bind(isIts)
     beside.#takeOver(this, isIts)
   }
 
@@ -453,9 +430,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   forgetHeard(): void {
     this.#part()
     this.forgetUnaddressed(({ whom, entry }) => whom === Whom.All || entry instanceof PendingRequest)
-    const missed = this.#waiting.filter(({ whom }) => whom === Whom.All)
-    this.#waiting = this.#waiting.filter(({ whom }) => whom !== Whom.All)
-    this.#giveUp(missed, GONE)
+    this.#giveUp(this.#waiting.takeWhere(isForAllThere), GONE)
   }
 
   /** The process has the slot now, and `slot` with it. */
@@ -465,22 +440,15 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     this.end(null)
   }
 
-  /**
-   * What is for a process goes another way from now on than what is for its slot: of a message for all and a member
-   * of a queue each has a part.
-   */
+  /** What is for a process goes another way from now on than what is for its slot. */
   #part(): void {
-    const both = this.#waiting.filter(isForBoth)
-    if (both.length === 0) return
-    this.#waiting = this.#waiting.flatMap((one) => (isForBoth(one) ? partsOf(one) : one))
-    for (const { size } of both) this.#posted(size) // each has been counted once
+    for (const { size } of this.#waiting.part()) this.#posted(size) // each has been counted once
   }
 
   #takeOver(from: Outbox, isMeant: (one: Waiting) => boolean): void {
-    const taken = from.#waiting.filter(isMeant)
+    const taken = from.#waiting.takeWhere(isMeant)
     if (taken.length === 0) return
-    from.#waiting = from.#waiting.filter((one) => !isMeant(one))
-    for (const one of taken) this.#waiting.push(one) // as arguments they may be too many
+    for (const one of taken) this.#waiting.add(one)
     for (const { size } of taken) {
       this.#posted(size)
       from.settled(size)
@@ -491,9 +459,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   /** Nobody is there any more to hear what is for all: it is as settled as with one who has unsubscribed. */
   forgetUnheard(): void {
     this.#part()
-    const unheard = this.#waiting.filter(({ whom }) => whom === Whom.All)
-    this.#waiting = this.#waiting.filter(({ whom }) => whom !== Whom.All)
-    for (const { entry, size, audience } of unheard)
+    for (const { entry, size, audience } of this.#waiting.takeWhere(isForAllThere))
       if (entry instanceof PendingRequest) this.giveBack(entry, size, new Undelivered(audience?.subject ?? '', false))
       else this.settled(size)
   }
@@ -504,22 +470,14 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
    */
   learn(audiencesOf: (audience: Unaddressed) => readonly Audience[]): void {
     if (!this.#waiting.some(isUndecided)) return
-    const parts = this.#waiting.map((one) =>
-      isUnaddressed(one.audience) ? addressed(one, audiencesOf(one.audience)) : [one],
-    )
-    const unheard = this.#waiting.filter((_, at) => parts[at]?.length === 0)
-    this.#waiting = parts.flat()
-    for (const [, ...more] of parts) for (const { size } of more) this.#posted(size) // each has been counted once
+    const { unheard, added } = this.#waiting.address(audiencesOf)
+    for (const { size } of added) this.#posted(size) // each has been counted once
     for (const one of unheard) this.#isForNobody(one)
   }
 
   /** Whether a process subscribes will not be known any more. */
   forgetUnaddressed(isMeant: (one: Waiting) => boolean = isUndecided): void {
-    const isUnheard = (one: Waiting) => isUndecided(one) && isMeant(one)
-    const unheard = this.#waiting.filter(isUnheard)
-    if (unheard.length === 0) return
-    this.#waiting = this.#waiting.filter((one) => !isUnheard(one))
-    for (const one of unheard) this.#isForNobody(one)
+    for (const one of this.#waiting.takeWhere((one) => isUndecided(one) && isMeant(one))) this.#isForNobody(one)
   }
 
   #isForNobody({ entry, size }: Waiting): void {
@@ -580,10 +538,10 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     for (; written < waiting.length; written++) {
       const link = this.#link
       if (link === null || !link.isOpen || this.#ahead.size > 0 || link.unsettled >= this.#limits.maxMessages) break
-      this.#writeWaiting(link, waiting[written] as Waiting)
+      this.#writeWaiting(link, waiting.at(written) as Waiting)
     }
     this.#isFlushing = false
-    waiting.splice(0, written)
+    waiting.take(written)
     this.#watch()
     this.#room.check() // the other end may allow less, and what was written may be longer than it was
   }
@@ -681,7 +639,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   /** Gives up all that is unsettled: it has had its time. `tellLost` tells the senders; they may send again. */
   abandon(why: string): void {
     this.#losses.hold() // until whoever has called this calls `tellLost`
-    this.#giveUp([...this.#losses.takeRefused(), ...this.#waiting.splice(0)], why)
+    this.#giveUp([...this.#losses.takeRefused(), ...this.#waiting.takeAll()], why)
     const links = [...this.#older, this.#link]
     this.#link = null // another one is made when it is needed
     for (const link of links) link?.close(why)
@@ -703,40 +661,12 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   }
 }
 
+function isForAllThere({ whom }: Waiting): boolean {
+  return whom === Whom.All
+}
+
 function giveUpLate(outbox: Outbox): void {
   outbox.giveUpLate()
-}
-
-/** What asks all is for a process as a whole. As long as it is not known what it subscribes to, any will do. */
-function whomOf(audience: Audience | null, isRequest: boolean): Whom {
-  if (audience === null || isUnaddressed(audience)) return Whom.Slot
-  return (isRequest ? audience.isForAll : audience.queues.length === 0) ? Whom.All : Whom.Slot
-}
-
-function isUndecided({ audience }: Waiting): boolean {
-  return isUnaddressed(audience)
-}
-
-/** Requests are for one or the other. */
-function isForBoth({ whom, audience, entry }: Waiting): boolean {
-  return whom === Whom.Slot && audience !== null && audience.isForAll && !(entry instanceof PendingRequest)
-}
-
-function partsOf(one: Waiting): readonly Waiting[] {
-  const audience = one.audience as Audience
-  const forAll: Audience | Unaddressed = { ...audience, queues: [], ...(isUnaddressed(audience) && { served: null }) }
-  return [
-    { ...one, whom: Whom.All, audience: forAll },
-    { ...one, whom: Whom.Slot, audience: { ...audience, isForAll: false } },
-  ]
-}
-
-/** For these in its process. A request cannot be parted: it asks the first. */
-function addressed(one: Waiting, audiences: readonly Audience[]): readonly Waiting[] {
-  const isRequest = one.entry instanceof PendingRequest
-  const asked = isRequest ? audiences.slice(0, 1) : audiences
-  const whomFor = (audience: Audience) => (one.whom === Whom.Process ? Whom.Process : whomOf(audience, isRequest))
-  return asked.map((audience) => ({ ...one, audience, whom: whomFor(audience) }))
 }
 
 function expiryOf(entry: unknown): number {

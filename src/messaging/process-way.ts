@@ -1,11 +1,12 @@
 // To one process, whichever outbox carries messages there now: it may not be ready yet, have its slot, or drain beside
 // another one.
 
-import { type Outbox, Whom } from './outbox.ts'
+import type { Outbox } from './outbox.ts'
 import type { Route } from './peers.ts'
 import type { PendingRequest, RequestOptions } from './pending-request.ts'
 import type { ProcessOutboxes } from './process-outboxes.ts'
 import type { Way } from './references.ts'
+import { Whom } from './waitlist.ts'
 
 export class ProcessWay implements Way {
   readonly #outboxes: ProcessOutboxes

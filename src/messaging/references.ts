@@ -4,10 +4,11 @@
 
 import { quoted, UsageError } from '../errors.ts'
 import type { Mesh } from './mesh.ts'
-import { type Outbox, Whom } from './outbox.ts'
+import type { Outbox } from './outbox.ts'
 import { rangeOf } from './peers.ts'
 import { checkRequest, type RequestOptions, rejectLater } from './pending-request.ts'
 import { ProcessWay } from './process-way.ts'
+import { Whom } from './waitlist.ts'
 import { pack } from './wire.ts'
 
 const NO_OPTIONS: RequestOptions = {}

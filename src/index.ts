@@ -99,6 +99,7 @@ declare module './protocol.ts' {
   }
 }
 
+export type { AccessLogEntry } from '../protocols/http/access-log.ts'
 export { type CookieOptions, type Cookies, signCookie, verifyCookie } from '../protocols/http/cookies.ts'
 export type { Answer } from '../protocols/http/exchange.ts'
 export type { Fields } from '../protocols/http/fields.ts'
@@ -109,7 +110,6 @@ export { Request } from '../protocols/http/request.ts'
 export type { RequestBody } from '../protocols/http/request-body.ts'
 export { type BodyStream, Chunk, type FieldValue, Response, ServerSentEvents } from '../protocols/http/response.ts'
 export type {
-  AccessLogEntry,
   AnswerParts,
   BodyMode,
   FileRequest,

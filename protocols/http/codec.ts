@@ -696,13 +696,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   #log(line: RequestLine, status: number, bytes: number): void {
-    const { log, services } = this.settings
+    const { log } = this.settings
     if (log === null) return
     const durationMs = this.#phase === Phase.Head ? Math.round(this.io.now() - this.#since) : 0
-    const at = new Date(services.wallClock() - durationMs)
+    const request = { remoteIp: this.io.peer.remoteIp, ...line, referer: '', userAgent: '' }
     try {
-      const { remoteIp } = this.io.peer
-      this.io.follow(log({ at, remoteIp, ...line, status, bytes, durationMs, referer: '', userAgent: '' }))
+      this.io.follow(log({ ...request, status, bytes, durationMs }))
     } catch (error) {
       this.logFailed(error)
     }

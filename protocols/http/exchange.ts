@@ -7,6 +7,7 @@ import { encodedSize, foreignBytes, isChunk } from '../../src/encoded.ts'
 import { type AbortError, UsageError } from '../../src/errors.ts'
 import { nothing } from '../../src/nothing.ts'
 import type { CodecIo, Encoded } from '../../src/protocol.ts'
+import { type AccessLog, described } from './access-log.ts'
 import { connectionLine, everydayHead, joined, lengthLine, sizeOf, wireOf } from './answer-bytes.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { type Draft, discard, draftOf, isSmall, lengthOf, variesByCoding, weakened } from './draft.ts'
@@ -669,22 +670,10 @@ export class Exchange {
     }
   }
 
-  #log(log: NonNullable<Resolved['log']>): void {
-    const { method, target, minorVersion } = this.head
-    const now = this.#host.settings.services.wallClock()
-    const result = log({
-      at: new Date(this.#startedAt),
-      remoteIp: this.request.remoteIp,
-      method,
-      target,
-      version: `1.${minorVersion}`,
-      status: this.#status,
-      bytes: this.#sent,
-      durationMs: now - this.#startedAt,
-      referer: this.head.header('referer') ?? '',
-      userAgent: this.head.header('user-agent') ?? '',
-    })
-    this.#host.io.follow(result)
+  #log(log: AccessLog): void {
+    const durationMs = this.#host.settings.services.wallClock() - this.#startedAt
+    const request = described(this.head, this.request.remoteIp)
+    this.#host.io.follow(log({ ...request, status: this.#status, bytes: this.#sent, durationMs }))
   }
 }
 

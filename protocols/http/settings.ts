@@ -20,6 +20,7 @@ import {
 import { checkProtocol } from '../../src/protocol/registry.ts'
 import type { AnyProtocol } from '../../src/protocol.ts'
 import { disown, isThenable } from '../../src/thenable.ts'
+import { type AccessLog, type AccessLogEntry, dating } from './access-log.ts'
 import { HEAD_LIMITS, type HeadLimits } from './head.ts'
 import { QuickHeads } from './quick-head.ts'
 import type { Request } from './request.ts'
@@ -165,33 +166,6 @@ export interface UploadForm {
   dispose(): Promise<void>
 }
 
-/** Describes one answer. Parts missing from a refused request are `-`. */
-export interface AccessLogEntry {
-  /** When the request arrived. */
-  readonly at: Date
-  /** The client, behind trusted proxies too. */
-  readonly remoteIp: string
-  /** As sent. */
-  readonly method: string
-  /** As sent: `/path?query`. */
-  readonly target: string
-  /** Such as `1.1`. */
-  readonly version: string
-  /** Status of the answer. */
-  readonly status: number
-  /** Length of the body as sent. */
-  readonly bytes: number
-  /** From the end of the request's head to the end of the answer. */
-  readonly durationMs: number
-  /** The request's header field; empty without one. */
-  readonly referer: string
-  /** The request's header field; empty without one. */
-  readonly userAgent: string
-}
-
-/** An entry from a protocol that has no clock. */
-type UndatedLogEntry = Omit<AccessLogEntry, 'at'>
-
 /** What a file, or anything else that comes with its own head, answers with. */
 export interface AnswerParts {
   /** Status of the answer. */
@@ -276,7 +250,7 @@ export interface Resolved extends Required<Omit<HttpSettings, 'accessLog'>> {
   readonly head: HeadLimits
   readonly quickHeads: QuickHeads
   readonly isTrusted: ((ip: string) => boolean) | null
-  readonly log: ((entry: AccessLogEntry) => unknown) | null
+  readonly log: AccessLog | null
   readonly services: HttpServices
 }
 
@@ -286,11 +260,8 @@ export function resolved(settings: HttpSettings, services: HttpServices): Resolv
   const { trustProxy = [], accessLog = null } = settings
   const isTrusted = trustProxy.length === 0 ? null : services.trusts(trustProxy)
   const head = { ...HEAD_LIMITS, ...given(settings, ['maxHeadBytes', 'maxTargetBytes', 'maxFields']) }
-  const log = typeof accessLog === 'string' ? services.accessLog(accessLog) : accessLog
-  const logUndated =
-    log === null
-      ? null
-      : (entry: UndatedLogEntry) => log({ at: new Date(services.wallClock() - entry.durationMs), ...entry })
+  const logDated = typeof accessLog === 'string' ? services.accessLog(accessLog) : accessLog
+  const log = logDated === null ? null : dating(logDated, services.wallClock)
   return {
     body: 'collect',
     maxBodyBytes: Number.POSITIVE_INFINITY,
@@ -304,12 +275,7 @@ export function resolved(settings: HttpSettings, services: HttpServices): Resolv
     compress: false,
     sessions: null,
     ...defined(settings),
-    websocket: readAsHere(settings.websocket ?? null, {
-      head,
-      isTrusted,
-      log: logUndated,
-      sessions: settings.sessions ?? null,
-    }),
+    websocket: readAsHere(settings.websocket ?? null, { head, isTrusted, log, sessions: settings.sessions ?? null }),
     ...head,
     trustProxy,
     head,
@@ -330,7 +296,7 @@ function check(settings: HttpSettings): void {
 /** How a request is read, whose forwarding fields are trusted, where its answer is logged, whose session it has. */
 export interface Reading extends Pick<Resolved, 'head' | 'isTrusted' | 'sessions'> {
   /** Gets a line for each answer. */
-  readonly log: ((entry: UndatedLogEntry) => unknown) | null
+  readonly log: AccessLog | null
 }
 
 /** A protocol that reads the request again: by the same limits, believing the same proxies, with the same sessions. */

@@ -4,6 +4,7 @@
 import { ProtocolError, UsageError } from '../../src/errors.ts'
 import { type CodecIo, type LastWordReason, NEED_MORE } from '../../src/protocol.ts'
 import { isThenable } from '../../src/thenable.ts'
+import { described } from '../http/access-log.ts'
 import { HEAD_LIMITS, HeadParser, type RequestHead } from '../http/head.ts'
 import { isMisdirected, Request } from '../http/request.ts'
 import { Response } from '../http/response.ts'
@@ -235,13 +236,10 @@ export class ServerOpening extends Opening {
     const { log } = this.settings
     const head = this.#head
     if (log === null || head === null) return
-    const { method, target, minorVersion } = head
     const durationMs = Math.round(this.io.now() - this.#startedAt)
-    const { remoteIp } = this.#requestOf(head, NO_VISIT)
-    const [referer, userAgent] = [head.header('referer') ?? '', head.header('user-agent') ?? '']
+    const request = described(head, this.#requestOf(head, NO_VISIT).remoteIp)
     try {
-      const version = `1.${minorVersion}`
-      this.io.follow(log({ remoteIp, method, target, version, status, bytes, durationMs, referer, userAgent }))
+      this.io.follow(log({ ...request, status, bytes, durationMs }))
     } catch (error) {
       if (status === 101) this.io.fail(error)
       else this.io.follow(Promise.reject(error)) // who is turned away gets the answer, and the connection ends by itself

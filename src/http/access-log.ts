@@ -1,7 +1,7 @@
 // Lines of an access log: Apache's combined format, and JSON. Text from a client is escaped, so that it can neither
 // start a line nor end a field.
 
-import type { AccessLogEntry } from '../../protocols/http/settings.ts'
+import type { AccessLogEntry } from '../../protocols/http/access-log.ts'
 
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec']
 

@@ -2,9 +2,9 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { AccessLogEntry } from '../../../protocols/http/access-log.ts'
 import type { Request } from '../../../protocols/http/request.ts'
 import { Response } from '../../../protocols/http/response.ts'
-import type { AccessLogEntry } from '../../../protocols/http/settings.ts'
 import type { AnyConnection } from '../../../src/connection.ts'
 import { codeOf } from '../../../src/errors.ts'
 import { nativeEngine } from '../../../src/net/native-engine.ts'

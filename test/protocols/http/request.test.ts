@@ -2,9 +2,10 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { AccessLogEntry } from '../../../protocols/http/access-log.ts'
 import { Request } from '../../../protocols/http/request.ts'
 import { Response } from '../../../protocols/http/response.ts'
-import type { AccessLogEntry, HttpServices, HttpSettings } from '../../../protocols/http/settings.ts'
+import type { HttpServices, HttpSettings } from '../../../protocols/http/settings.ts'
 import { codeOf, ProtocolError } from '../../../src/errors.ts'
 import type { Peer } from '../../../src/protocol.ts'
 import { parseHead, serve, shown, wire } from '../../support/http.ts'

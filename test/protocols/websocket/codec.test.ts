@@ -4,8 +4,8 @@
 import { deflateRawSync, inflateRawSync } from 'node:zlib'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { AccessLogEntry } from '../../../protocols/http/access-log.ts'
 import { Response } from '../../../protocols/http/response.ts'
-import type { AccessLogEntry } from '../../../protocols/http/settings.ts'
 import {
   accept as acceptWith,
   agreed as agreedWith,

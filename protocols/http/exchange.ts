@@ -12,6 +12,7 @@ import { connectionLine, everydayHead, joined, lengthLine, sizeOf, wireOf } from
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { type Draft, discard, draftOf, isSmall, lengthOf, variesByCoding, weakened } from './draft.ts'
 import { draftOfAnswer, draftOfFile } from './drafting.ts'
+import { EarlyPieces } from './early-pieces.ts'
 import type { RequestHead } from './head.ts'
 import { statusOfRaw } from './raw-answer.ts'
 import { giveUp, holdErrors, letGo, piecesOf, quietly, streamOf } from './release.ts'
@@ -85,20 +86,6 @@ interface StreamPlan {
   readonly length: number
 }
 
-/** Pieces of an open answer that wait for its head. The connection keeps them, and counts them as queued. */
-interface Early {
-  /** Those that the connection has given back. */
-  readonly pieces: (string | Uint8Array)[]
-  /** Bytes. */
-  size: number
-  /** The connection gives them back. */
-  isLeaving: boolean
-  /** The last piece has been sent. */
-  isEnded: boolean
-  /** The answer will be one of events. */
-  readonly isOfEvents: boolean
-}
-
 /** How a body is sent, and more: flags in one number, since there is an exchange for every request. */
 const enum Flag {
   Chunked = 1,
@@ -130,7 +117,7 @@ export class Exchange {
   #iterator: AsyncIterator<string | Uint8Array> | null = null
   #wake: (() => void) | null = null
   /** Pieces that were sent while an open answer is prepared. */
-  #early: Early | null = null
+  #early: EarlyPieces | null = null
   /** The body that the handler gave. */
   #given: Draft['body'] = null
   /** Releases what the answer being sent holds. */
@@ -251,7 +238,7 @@ export class Exchange {
     if (draft.body !== null && !isChunk(draft.body)) holdErrors(draft.body)
     const isPlain = this.#session === null && (isOpen || !this.#host.settings.compress || !compressible(type))
     if (isPlain) return this.#begin(draft)
-    if (isOpen) this.#early = { pieces: [], size: 0, isLeaving: false, isEnded: false, isOfEvents: isEvents(type) }
+    if (isOpen) this.#early = new EarlyPieces(this.#host.io, isEvents(type))
     return this.#prepare(Promise.resolve(draft))
   }
 
@@ -518,24 +505,13 @@ export class Exchange {
     return early >= io.maxSendBufferSize || io.hasQueued(io.maxSendBufferSize)
   }
 
-  #keep(early: Early, data: string | Uint8Array, message: Answer): boolean {
-    if (early.isLeaving) {
-      early.pieces.push(data)
-      return true
-    }
-    if (this.#isFull(early.size)) return this.#leaveOut(message)
-    const size = Buffer.byteLength(data)
-    early.size += size
-    return this.#host.io.keep(data, size)
+  #keep(early: EarlyPieces, data: string | Uint8Array, message: Answer): boolean {
+    return early.isLeaving || !this.#isFull(early.size) ? early.add(data) : this.#leaveOut(message)
   }
 
   /** Writes all pieces at once: writing may call back, and what a callback sends must come after them. */
-  #sendEarly(early: Early): void {
-    if (this.#state === State.Open) {
-      early.isLeaving = true
-      this.#host.io.sendKept()
-    }
-    const { pieces, isEnded } = early
+  #sendEarly(early: EarlyPieces): void {
+    const pieces = this.#state === State.Open ? early.take() : []
     this.#early = null
     if (this.#state !== State.Open) return // events for HEAD
     if (pieces.length > 0 && !this.#is(Flag.Mute))
@@ -543,7 +519,7 @@ export class Exchange {
         pieces.flatMap((data) => this.#framed(data)),
         true,
       )
-    if (isEnded) this.finish()
+    if (early.isEnded) this.finish()
   }
 
   /** Drops a message because the client does not read. Events are independent; any other body would have a hole. */

@@ -80,6 +80,7 @@ import {
   kTransport,
 } from './connection/symbols.ts'
 import { Waiting, type WaitingMessage } from './connection/waiting.ts'
+import { countClosed } from './counters.ts'
 import { withResolvers } from './deferred.ts'
 import { checkedChunks, isChunk } from './encoded.ts'
 import { addressesOf } from './endpoint.ts'
@@ -1629,7 +1630,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#cancelTimers()
     if (this.worker.connections.delete(this.id)) {
       this.worker.counters.connections--
-      this.worker.counters.closed++
+      countClosed(this.worker.counters, rare.closeReason)
     }
     rare.aborter?.abort(connectionClosed(rare.closeReason))
     rare.handshake?.reject(connectionClosed(rare.closeReason))

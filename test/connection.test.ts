@@ -713,6 +713,32 @@ test('close, end and destroy work inside every callback; onClose and codec.close
   }
 })
 
+test('an end is counted by why', () => {
+  const ends: Record<string, (wire: Wire<string, string | Uint8Array>) => void> = {
+    closedByPeer: (wire) => wire.end(),
+    closedByError: (wire) => wire.reset(),
+    closedByTimeout: (wire) => wire.advance(10_000),
+    closedByHandler: (wire) => wire.receive('throw\n'),
+    closedByProtocol: (wire) => wire.receive('x'.repeat(64)),
+    closed: (wire) => wire.connection.close(),
+  }
+  for (const [key, end] of Object.entries(ends)) {
+    const wire = open(text, {
+      idleTimeoutMs: 5000,
+      maxPackageSize: 32,
+      onMessage: () => {
+        throw new Error('no')
+      },
+    })
+    end(wire)
+    wire.advance(20_000)
+    const counted = Object.entries(wire.worker.counters).filter(
+      ([name, count]) => name.startsWith('closed') && count > 0,
+    )
+    assert.equal(Object.fromEntries(counted), { closed: 1, [key]: 1 }, `${key}: ${wire.connection.closeReason}`)
+  }
+})
+
 test('end inside a handler: a pipelined message is not delivered', () => {
   const wire = open(text, { onMessage: (connection) => connection.end('bye') })
   wire.receive('a\nb\n')

@@ -54,10 +54,22 @@ test('every series is one: groups without a name, or with that of another, are t
 test('what a worker counts is shown, all of it', () => {
   const all = seen({ name: 'a', listen: '' })
   const [slot] = all.groups[0]?.slots ?? []
-  const { connections, ...counters } = newCounters()
+  const { connections, closed, ...counters } = newCounters()
   for (const [at, name] of Object.keys(counters).entries()) if (slot) slot.past[name as keyof Counters] = 7_000_000 + at
   const shown = renderMetrics(all, false)
   for (const at of Object.keys(counters).keys()) assert.match(shown, new RegExp(` ${7_000_000 + at}$`, 'm'))
+})
+
+test('connections that have ended are told apart by why, and are as many as ended', () => {
+  const all = seen({ name: 'a', listen: '' })
+  const [slot] = all.groups[0]?.slots ?? []
+  if (slot) Object.assign(slot.past, { closed: 10, closedByPeer: 3, closedByTimeout: 2, closedByStop: 1 })
+  const lines = [...renderMetrics(all, false).matchAll(/^millrace_connections_closed_total\{(.*)\} (\d+)$/gm)]
+  const first = lines.filter(([, labels]) => labels?.includes('worker="0"'))
+  const of = (reason: string) => first.find(([, labels]) => labels?.includes(`reason="${reason}"`))?.[2]
+  assert.equal(['peer', 'timeout', 'stopped', 'error', 'closed'].map(of), ['3', '2', '1', '0', '4'])
+  const total = first.reduce((sum, [, , count]) => sum + Number(count), 0)
+  assert.is(total, 10)
 })
 
 withAddon('a socket that processes ask for under two addresses has one accept queue', async () => {

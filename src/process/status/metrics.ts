@@ -4,7 +4,7 @@
 
 import { addon } from '../../addon.ts'
 import type { AcceptQueue } from '../../addon-types.ts'
-import type { Counters } from '../../counters.ts'
+import { CLOSED_BY, type Counters } from '../../counters.ts'
 import type { BoundSocket } from '../../net/bound-socket.ts'
 import { version } from '../../version.ts'
 import type { GroupState } from '../master/group-state.ts'
@@ -34,7 +34,6 @@ interface Family {
 const COUNTERS: readonly (readonly [name: string, help: string, of: readonly (readonly [keyof Counters, Labels])[]])[] =
   [
     ['connections_accepted', 'Connections that were accepted.', [['accepted', {}]]],
-    ['connections_closed', 'Connections that have ended.', [['closed', {}]]],
     ['connections_refused', 'Connections closed at once: their address had as many as it may.', [['refused', {}]]],
     ['messages', 'Messages.', inAndOut('messagesIn', 'messagesOut')],
     ['bytes', 'Bytes of payload on connections.', inAndOut('bytesIn', 'bytesOut')],
@@ -138,6 +137,11 @@ function familiesOf({ state, groups: all }: Seen): Family[] {
       'Open connections.',
       slots.map(({ labels, counters }) => [labels, counters.connections]),
     ),
+    counter(
+      'connections_closed',
+      'Connections that have ended, by why.',
+      slots.flatMap(({ labels, counters }) => closedSamples(labels, counters)),
+    ),
     ...COUNTERS.map(([name, help, of]) =>
       counter(
         name,
@@ -173,6 +177,12 @@ function counter(name: string, help: string, samples: Family['samples']): Family
 
 function info(name: string, help: string, labels: Labels): Family {
   return { name, type: 'info', help, samples: [[labels, 1]] }
+}
+
+function closedSamples(labels: Labels, counters: Counters): Family['samples'] {
+  const counted = Object.entries(CLOSED_BY).map(([reason, key]) => [{ ...labels, reason }, counters[key]] as const)
+  const others = counted.reduce((left, [, count]) => left - count, counters.closed)
+  return [[{ ...labels, reason: 'closed' }, others], ...counted]
 }
 
 function stateSample({ group, slot, labels }: SlotSeen): Family['samples'][number] {

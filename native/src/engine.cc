@@ -27,6 +27,8 @@ constexpr size_t kMaxPieces = 1024;
 /** Limits of one write of queued data: bytes and pieces. */
 constexpr size_t kWriteBytes = 256 * 1024;
 constexpr size_t kMaxPiecesLater = 64;
+/** Memory for small pieces that wait behind others. */
+constexpr size_t kSharedChunkBytes = 4096;
 
 uint64_t key_of(int32_t slot, int32_t generation) {
   return static_cast<uint64_t>(static_cast<uint32_t>(generation)) << 32 | static_cast<uint32_t>(slot);
@@ -546,17 +548,31 @@ void Engine::send_bytes(int32_t slot, int32_t generation, const uint8_t* bytes, 
   if (done < length) keep(slot, bytes + done, length - done);
 }
 
+Chunk::Chunk(const uint8_t* given, size_t size, size_t room)
+    : bytes(std::make_unique_for_overwrite<uint8_t[]>(room)), capacity(room) {
+  append(given, size);
+}
+
+size_t Chunk::append(const uint8_t* given, size_t size) {
+  const size_t taken = std::min(size, capacity - from - length);
+  std::memcpy(bytes.get() + from + length, given, taken);
+  length += taken;
+  return taken;
+}
+
 void Engine::keep(int32_t slot, const uint8_t* bytes, size_t length) {
   Slot& one = at(slot);
-  Chunk chunk{std::make_unique_for_overwrite<uint8_t[]>(length), 0, length};
-  std::memcpy(chunk.bytes.get(), bytes, length);
   if (!one.unsent) {
     one.unsent = std::make_unique<std::deque<Chunk>>();
     watch_write(slot);
     if (one.role == Role::Dead) return;
   }
-  one.unsent->push_back(std::move(chunk));
   rings_->queued[slot] += static_cast<double>(length);
+  // Of a stream, small pieces share chunks behind the first: a limit in bytes is to be one of memory. Datagrams do not.
+  const bool may_share = one.role == Role::Stream && !one.unsent->empty();
+  const size_t taken = may_share ? one.unsent->back().append(bytes, length) : 0;
+  const size_t rest = length - taken;
+  if (rest > 0) one.unsent->emplace_back(bytes + taken, rest, may_share ? std::max(rest, kSharedChunkBytes) : rest);
 }
 
 bool Engine::watch(int32_t slot, uint32_t events) {

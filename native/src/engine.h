@@ -19,8 +19,13 @@ namespace millrace {
 /** Bytes that a slot still has to send: a copy, since JavaScript may change or free its own. */
 struct Chunk {
   std::unique_ptr<uint8_t[]> bytes;
+  size_t capacity = 0;
   size_t from = 0;
   size_t length = 0;
+
+  Chunk(const uint8_t* given, size_t size, size_t room);
+  /** Appends what there is room for. Returns how much. */
+  size_t append(const uint8_t* given, size_t size);
 };
 
 class Engine {

@@ -10,6 +10,7 @@ import { log } from '../log.ts'
 import { BOOT_VARIABLE, CHANNEL_FD, CHANNEL_VARIABLE } from './boot.ts'
 import { Channel } from './channel.ts'
 import { type CommandError, spawnFailure } from './exit-codes.ts'
+import { spawnWithHandleChannel } from './handle-channel.ts'
 import { activatedDescriptors } from './master/activation.ts'
 import type { Boot, FromChild, MasterBoot, ToChild } from './messages.ts'
 import { childEnv, nodeFlags } from './node-flags.ts'
@@ -21,6 +22,8 @@ export const FIRST_SOCKET_FD = 4
 export interface Child {
   readonly process: ChildProcess
   readonly channel: Channel<FromChild, ToChild>
+  /** It has said something on the channel for handles that nothing of ours says. */
+  onNonsense: ((why: string) => void) | null
 }
 
 /** What a child runs: this Node and this start file, or their replacements in an upgrade. */
@@ -65,17 +68,20 @@ export function spawnChild(boot: Boot, options: SpawnOptions): Child {
   if (boot.role === 'worker') all.push('ipc') // see handle-channel.ts
   const env = { ...childEnv(boot.role), [CHANNEL_VARIABLE]: String(CHANNEL_FD) }
   const flags = nodeFlags(boot.role, inspectorPort, execArgv)
-  const child = trySpawn(() => {
+  const start = () => {
     const { node, startFile } = program()
     if (!existsSync(startFile)) throw new SystemError('ENOENT', 'open', startFile)
     const args = [...flags, startFile, ...label(boot)]
     const [file, argv] = isForkedTwice ? ['/bin/sh', [...FORK_TWICE, node, ...args]] : [node, args]
     return children().spawn(file, argv, { stdio: all, env, detached: isDetached })
-  })
+  }
+  const refuse = (why: string) => started.onNonsense?.(why)
+  const child = trySpawn(boot.role === 'worker' ? () => spawnWithHandleChannel(start, refuse) : start)
   const stream = child.stdio?.[CHANNEL_FD] ?? new Socket() // no stdio: EMFILE, which 'error' reports
   const channel = new Channel<FromChild, ToChild>(stream as Socket, maxBytes)
   channel.send({ type: 'boot', boot })
-  return { process: child, channel }
+  const started: Child = { process: child, channel, onNonsense: null }
+  return started
 }
 
 /** Replaces this process, keeping its pid, by the master that `boot` describes. Throws a SystemError if it cannot. */

@@ -274,6 +274,41 @@ longTest('a master out of descriptors is not taken for none', async () => {
   })
 })
 
+test('a worker that writes to the channel by which it is given handles is killed, and nothing else happens', async () => {
+  await inSandbox(async (box) => {
+    const odd = [
+      'garbage',
+      '""',
+      '"message"',
+      '{"cmd":"NODE_HANDLE_ACK"}',
+      '{"cmd":"NODE_HANDLE","type":"net.Socket"}',
+      '{"cmd":"NODE_HANDLE","type":"none"}',
+      '{"cmd":"NODE_other"}',
+      'x'.repeat(100_000),
+    ]
+    const more = `
+      const { writeSync } = await import('node:fs')
+      for (let n = 0; n < ${odd.length}; n++) {
+        const odd = new Worker('text://127.0.0.1:0', { name: 'odd' + n })
+        odd.onMessage = (connection, line) => { writeSync(process.channel.fd, line + (line.startsWith('xx') ? '' : '\\n')) }
+      }`
+    const status = await box.start(box.file('app.js', echo(1, more)))
+    const [echoing, ...others] = status.groups
+    for (const [at, line] of odd.entries()) {
+      const client = await Client.connect(others[at]?.port ?? 0)
+      client.send(line)
+      await until(() => box.log().includes(`odd${at}:0 pid`), 20_000)
+      await ask(echoing?.port ?? 0, line.slice(0, 9))
+      client.close()
+    }
+    await until(async () => workersOf(await box.status()).every(({ state }) => state === 'ready'), 20_000)
+    assert.is(box.log().match(/odd\d:0 pid \d+: signal SIGKILL \(spoke nonsense\)/g)?.length, odd.length)
+    assert.is((await box.status()).pid, status.pid)
+    assert.is(workersOf(await box.status())[0]?.pid, echoing?.workers[0]?.pid)
+    await box.stop()
+  })
+})
+
 test('a worker that sends its master an incomplete message is killed, and nothing else happens', async () => {
   await inSandbox(async (box) => {
     const odd = ['report', 'listen', 'leaving', 'failed', 'connections', 'stand'].map((type) =>

@@ -49,6 +49,7 @@ function fake(startTimeoutMs = Number.POSITIVE_INFINITY): Fake {
     {
       process: child as unknown as ChildProcess,
       channel: channel as unknown as Channel<FromChild, ToChild>,
+      onNonsense: null,
     },
     { incarnation: 1, startTimeoutMs, socket: null, tail: new Tail(), stuckTimeoutMs: 0, meshAddress: '' },
   )

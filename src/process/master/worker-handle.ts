@@ -180,8 +180,9 @@ export class WorkerHandle {
     this.meshAddress = meshAddress
     child.channel.onMessage = (message) => {
       if (isWellFormed(message)) this.#receive(message)
-      else this.#refuse(message)
+      else this.#refuse(`an incomplete message: '${message.type}'`)
     }
+    child.onNonsense = (why) => this.#refuse(`what is not for its channel of handles: ${why}`)
     onceUnstarted(child.process, (error) => this.#gone(null, null, error))
     onceEnded(child.process, (code, signal) => this.#gone(code, signal, null))
     if (startTimeoutMs < Number.POSITIVE_INFINITY)
@@ -488,8 +489,8 @@ export class WorkerHandle {
   }
 
   /** Nothing it says can be trusted any more. */
-  #refuse({ type }: FromChild): void {
-    this.condemn('spoke nonsense', `it sent its master an incomplete message: '${type}'`)
+  #refuse(what: string): void {
+    this.condemn('spoke nonsense', `it sent its master ${what}`)
     this.kill()
   }
 

@@ -17,6 +17,7 @@ import {
 import net from 'node:net'
 import { homedir, tmpdir } from 'node:os'
 import { delimiter, join, posix } from 'node:path'
+import { build } from 'esbuild'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { platformName } from '../../src/addon.ts'
@@ -248,6 +249,37 @@ for (const resolution of ['nodenext', 'bundler']) {
     assert.is(code, 0, stdout)
   })
 }
+
+test('a program that was bundled with the package in it says so, whatever its name is, and starts nothing', async () => {
+  await inProject(
+    {
+      'package.json': '{"type":"module"}',
+      'src.js': `
+        const depth = Number(process.env.DEPTH ?? 0)
+        if (depth > 2) process.exit(99) // each process that it starts would start the next
+        process.env.DEPTH = String(depth + 1)
+        const { Worker } = await import(${JSON.stringify(join(root, 'dist/index.js'))})
+        new Worker('text://127.0.0.1:0', { name: 'x' })
+        Worker.runAll()`,
+      'start.js': `import './dist/app.js'`,
+    },
+    async (directory) => {
+      const bundle = (outfile: string) =>
+        build({ entryPoints: [join(directory, 'src.js')], bundle: true, platform: 'node', format: 'esm', outfile })
+      for (const name of ['dist/start.js', 'dist/app.js', 'lib/app.js']) await bundle(join(directory, name))
+      for (const name of ['dist/start.js', 'dist/app.js', 'start.js', 'lib/app.js'])
+        for (const flags of [[], ['-d']]) {
+          const { code, stdout, stderr } = await node(
+            [name, 'start', ...flags, '--run-dir', join(directory, 'run')],
+            directory,
+          )
+          const title = `${name} ${flags}: exit ${code}\n${stdout}${stderr}`
+          assert.ok(code !== 0 && code !== 99, title)
+          assert.match(stderr, /millrace itself cannot be bundled \(--packages=external\)/, title)
+        }
+    },
+  )
+})
 
 test('a binary that needs a newer glibc than is allowed is not packed', async () => {
   const { glibcVersionRuntime } = (process.report.getReport() as { header: { glibcVersionRuntime?: string } }).header

@@ -19,6 +19,8 @@ export function rule(isRight: (value: unknown) => boolean, wanted: string): Rule
   return { isRight, advice: `it must be ${wanted}` }
 }
 
+/** Settings as a whole. */
+export const SETTINGS = rule(isObject, 'an object')
 export const ANY_STRING = rule(isString, 'a string')
 export const TRUE_OR_FALSE = rule((value) => typeof value === 'boolean', 'true or false')
 export const POSITIVE = numberFrom(1)

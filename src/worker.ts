@@ -808,11 +808,16 @@ const NOTHING_UNSENT: Unsent = { clients: 0, bytes: 0 }
 /** An address, settings, or both. Throws UsageError for anything else, which plain JavaScript would take. */
 function argumentsOf(first: unknown, second: unknown): { listen?: string } {
   const [listen, settings] = typeof first === 'object' ? [undefined, first] : [first, second ?? {}]
-  if (typeof settings === 'object' && settings !== null && second !== null) {
-    const all: { listen?: unknown } = listen === undefined ? settings : { ...settings, listen }
-    if (all.listen === undefined || typeof all.listen === 'string') return all as { listen?: string }
-  }
-  throw new UsageError('ERR_BAD_OPTION', `a Worker takes an address, settings, or both, not ${quoted(first)}`)
+  if (typeof settings !== 'object' || settings === null || second === null)
+    throw badArgument(second === null ? second : settings)
+  const all: { listen?: unknown } = listen === undefined ? settings : { ...settings, listen }
+  if (all.listen !== undefined && typeof all.listen !== 'string') throw badArgument(all.listen)
+  return all as { listen?: string }
+}
+
+function badArgument(wrong: unknown): UsageError {
+  const wanted = "an address such as 'http://0.0.0.0:8080', settings, or both"
+  return new UsageError('ERR_BAD_OPTION', `a Worker takes ${wanted}, not ${quoted(wrong)}`)
 }
 
 function destroy(connection: AnyConnection): void {

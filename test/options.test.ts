@@ -3,13 +3,17 @@
 // by name, and takes what is documented. Workers: worker.test.ts. Clients: net/async-tcp-connection.test.ts.
 
 import {
+  AsyncTcpConnection,
+  AsyncUdpConnection,
   broadcast,
   CloseFrame,
   FileSessionStore,
+  fetchHandler,
   http,
   lengthPrefixed,
   MemorySessionStore,
   Response,
+  ServerSentEvents,
   Sessions,
   staticFiles,
   Timer,
@@ -201,6 +205,9 @@ test('a cookie of sessions is one that browsers take: by its prefix it is Secure
   }
 })
 
+/** What a Worker is made of, as its errors have it. */
+const TAKEN = `a Worker takes an address such as 'http://0.0.0.0:8080', settings, or both`
+
 test('an error about text in the place of something else does not contradict itself', () => {
   const told = (take: () => unknown): string => {
     try {
@@ -224,7 +231,29 @@ test('an error about text in the place of something else does not contradict its
     [worker({ onMessage: 'f' }), `onMessage of worker 'none' is 'f': it must be a function`],
     [measured('4'), `input() of protocol 'text' answered '4'`],
     [measured(4n), `input() of protocol 'text' answered 4n`],
-    [() => new Worker('a://b', '5' as never), `a Worker takes an address, settings, or both, not 'a://b'`],
+    [() => new Worker('a://b', '5' as never), `${TAKEN}, not '5'`],
+    [() => new Worker('a://b', null as never), `${TAKEN}, not null`],
+    [() => new Worker({ listen: 8080 } as never), `${TAKEN}, not 8080`],
+    [() => new Worker(8080 as never), `${TAKEN}, not 8080`],
+    [() => new AsyncUdpConnection('udp://127.0.0.1:1', null as never), 'what a client is set with is null: it must be'],
+    [() => new AsyncTcpConnection('tcp://127.0.0.1:1', 5 as never), 'what a client is set with is 5: it must be'],
+    [() => broadcast(5 as never, 'x'), 'what broadcast() goes to is 5: it must be connections'],
+    [() => fetchHandler(undefined as never), 'the application of fetchHandler() is undefined: it must be a function'],
+    [() => new ServerSentEvents({ data: 5 as never }), 'an event: data is 5: it must be text'],
+    [() => new ServerSentEvents({ data: { a: 1 } as never }), 'an event: data is [object Object]: it must be text'],
+    [() => new ServerSentEvents({ event: null as never }), 'an event: event is null: it must be text'],
+    [() => new ServerSentEvents({ retry: NaN }), 'an event: retry is NaN: it must be a number'],
+    [() => new ServerSentEvents('x' as never), `an event takes an object of options, not 'x'`],
+    [() => new Response().setHeader(5 as never, 'x'), '5 is no header name'],
+    [() => new Response().addHeader(5 as never, 'x'), '5 is no header name'],
+    [
+      () => new Response(200, 'text/plain' as never),
+      `header fields are an object, pairs, a Map or Headers, not 'text/`,
+    ],
+    [() => new Response(200, null as never), 'header fields are an object, pairs, a Map or Headers, not null'],
+    [() => new Response(200, ['x-a: b'] as never), `header fields in a list are pairs of name and value, not 'x-a: b'`],
+    [() => new Response().withFile(null as never), 'a file is named by its path, not by null'],
+    [() => new CloseFrame(1000, null as never), 'a close reason is text of at most 123 bytes'],
     [() => http('x' as never), `http() takes an object of options, not 'x'`],
     [() => new Response('404' as never), `'404' is no status of an answer`],
     [() => new Response().withFile('x', '1' as never), `the offset of a file is a number of bytes, not '1'`],
@@ -248,6 +277,30 @@ test('what is wrong with the TLS of a Worker names it, whatever it is', () => {
         codeOf(error) === code && error.message.startsWith(`worker 'B': `) && codeOf(error.cause) === cause,
       JSON.stringify(ssl),
     )
+})
+
+test('header fields are taken as an object, as pairs, as a Map and as Headers, with all values of a name', () => {
+  const pairs: [string, string][] = [
+    ['X-A', '1'],
+    ['Set-Cookie', 'a=1'],
+    ['set-cookie', 'b=2'],
+  ]
+  const linesOf = ({ fields }: Response) => [...fields].map(([name, { values }]) => [name, values])
+  const wanted = [
+    ['x-a', ['1']],
+    ['set-cookie', ['a=1', 'b=2']],
+  ]
+  const headers = new Headers()
+  for (const [name, value] of pairs) headers.append(name, value)
+  const byName = (one: unknown, other: unknown) => String(one).localeCompare(String(other))
+  assert.equal(linesOf(new Response(200, { 'X-A': '1', 'Set-Cookie': ['a=1', 'b=2'] })), wanted)
+  assert.equal(linesOf(new Response(200, pairs)), wanted)
+  assert.equal(
+    linesOf(new Response(200, new Map<string, string | string[]>([pairs[0], ['Set-Cookie', ['a=1', 'b=2']]] as never))),
+    wanted,
+  )
+  assert.equal(linesOf(new Response(200, headers)).sort(byName), wanted.toSorted(byName))
+  assert.equal(linesOf(new Response(200, { 'x-a': 'old' }).withHeaders(pairs)), wanted, 'each replaces what was there')
 })
 
 test('a secret is in no error', () => {

@@ -3,6 +3,7 @@
 // LF).
 
 import { quoted, UsageError } from '../../src/errors.ts'
+import { checkOptions, isString, NOT_NEGATIVE, rule } from '../../src/options.ts'
 import { type CookieOptions, serializeCookie } from './cookies.ts'
 import { isToken } from './fields.ts'
 
@@ -11,6 +12,9 @@ export type BodyStream = AsyncIterable<string | Uint8Array>
 
 /** A header field's value; a list is sent as one line per element. */
 export type FieldValue = string | number | readonly string[]
+
+/** Header fields by name; or as pairs, as the web's Headers and a Map have them. */
+type HeaderFields = Readonly<Record<string, FieldValue>> | Iterable<readonly [name: string, value: FieldValue]>
 
 /** A file sent by path, subject to the request's range and conditions. */
 export interface FileBody {
@@ -40,9 +44,9 @@ export class Response {
   request: object | null = null
 
   /** Arguments in Workerman's order. */
-  constructor(status = 200, headers: Readonly<Record<string, FieldValue>> = {}, body: Response['body'] = null) {
+  constructor(status = 200, headers: HeaderFields = {}, body: Response['body'] = null) {
     this.status = checkedStatus(status)
-    for (const [name, value] of Object.entries(headers)) this.setHeader(name, value)
+    this.withHeaders(headers)
     this.body = body
   }
 
@@ -59,6 +63,7 @@ export class Response {
 
   /** Adds another line with that name. */
   addHeader(name: string, value: string): this {
+    checkField(name, [value])
     return this.setHeader(name, [...(this.fields.get(name.toLowerCase())?.values ?? []), value])
   }
 
@@ -72,9 +77,22 @@ export class Response {
     return this.setHeader(name, value)
   }
 
-  /** Calls `setHeader` for each. Throws UsageError at the first invalid one; those before it are set. */
-  withHeaders(headers: Readonly<Record<string, FieldValue>>): this {
-    for (const [name, value] of Object.entries(headers)) this.setHeader(name, value)
+  /**
+   * Calls `setHeader` for each; a name that comes several times, as Set-Cookie does in Headers, has all its values.
+   * Throws UsageError at the first invalid one; those before it are set.
+   */
+  withHeaders(headers: HeaderFields): this {
+    if (!(Symbol.iterator in checkedFields(headers))) {
+      for (const [name, value] of Object.entries(headers)) this.setHeader(name, value)
+      return this
+    }
+    const seen = new Set<string>()
+    for (const [name, value] of pairsOf(headers)) {
+      const key = String(name).toLowerCase()
+      if (seen.has(key)) for (const one of [value].flat()) this.addHeader(name, one as string)
+      else this.setHeader(name, value)
+      seen.add(key)
+    }
     return this
   }
 
@@ -113,6 +131,7 @@ export class Response {
    * `staticFiles`. Throws UsageError for an offset or a length that is not a number of bytes.
    */
   withFile(path: string, offset = 0, length = 0): this {
+    if (typeof path !== 'string') throw bad(`a file is named by its path, not by ${quoted(path)}`)
     for (const [name, value] of Object.entries({ offset, length }))
       if (!Number.isSafeInteger(value) || value < 0)
         throw bad(`the ${name} of a file is a number of bytes, not ${quoted(value)}`)
@@ -152,6 +171,7 @@ export class ServerSentEvents {
   readonly text: string
 
   constructor(event: { comment?: string; event?: string; id?: string | number; retry?: number; data?: string }) {
+    checkOptions('an event', event, RULES_OF_EVENTS, 'ERR_BAD_RESPONSE')
     const { comment, event: type, id, retry, data } = event
     const lines: string[] = []
     if (comment !== undefined) lines.push(...split(comment).map((line) => `: ${line}`))
@@ -160,6 +180,28 @@ export class ServerSentEvents {
     if (retry !== undefined) lines.push(`retry: ${Math.trunc(retry)}`)
     if (data !== undefined) lines.push(...split(data).map((line) => `data: ${line}`))
     this.text = `${lines.join('\n')}\n\n`
+  }
+}
+
+const TEXT = rule(isString, 'text, such as that of JSON.stringify()')
+
+const RULES_OF_EVENTS = {
+  comment: TEXT,
+  event: TEXT,
+  id: rule((id) => typeof id === 'string' || typeof id === 'number', 'text or a number'),
+  retry: NOT_NEGATIVE,
+  data: TEXT,
+}
+
+function checkedFields(headers: HeaderFields): object {
+  if (typeof headers === 'object' && headers !== null) return headers
+  throw bad(`header fields are an object, pairs, a Map or Headers, not ${quoted(headers)}`)
+}
+
+function* pairsOf(headers: HeaderFields): Generator<readonly [string, FieldValue]> {
+  for (const pair of headers as Iterable<readonly [string, FieldValue]>) {
+    if (!Array.isArray(pair)) throw bad(`header fields in a list are pairs of name and value, not ${quoted(pair)}`)
+    yield pair as unknown as readonly [string, FieldValue]
   }
 }
 
@@ -176,7 +218,7 @@ const FIELD_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 
 /** Throws UsageError. @internal */
 export function checkField(name: string, values: readonly unknown[]): void {
-  if (!isToken(name)) throw bad(`'${name}' is no header name`)
+  if (typeof name !== 'string' || !isToken(name)) throw bad(`${quoted(name)} is no header name`)
   for (const value of values) {
     if (typeof value !== 'string' && typeof value !== 'number')
       throw bad(`the value of header ${name} is text or a number, not ${value === null ? 'null' : typeof value}`)
@@ -246,7 +288,7 @@ export const REASONS: Readonly<Record<number, string>> = {
   426: 'Upgrade Required',
   428: 'Precondition Required',
   429: 'Too Many Requests',
-  431: 'Request Header Fields Too Large',
+  431: 'Request Header HeaderFields Too Large',
   451: 'Unavailable For Legal Reasons',
   500: 'Internal Server Error',
   501: 'Not Implemented',

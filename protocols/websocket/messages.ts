@@ -55,8 +55,8 @@ export class CloseFrame {
   constructor(code = 1000, reason = '') {
     if (!isCloseCode(code))
       throw new UsageError('ERR_BAD_CLOSE_CODE', `${quoted(code)} is no close code that may be sent: ${CLOSE_CODES}`)
-    if (Buffer.byteLength(reason) > 123)
-      throw new UsageError('ERR_BAD_CLOSE_REASON', 'a close reason has at most 123 bytes')
+    if (typeof reason !== 'string' || Buffer.byteLength(reason) > 123)
+      throw new UsageError('ERR_BAD_CLOSE_REASON', 'a close reason is text of at most 123 bytes')
     this.code = code
     this.reason = reason
   }

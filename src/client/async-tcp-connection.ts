@@ -20,7 +20,7 @@ import {
 } from '../connection/symbols.ts'
 import { Connection } from '../connection.ts'
 import { encodedSize } from '../encoded.ts'
-import { quoted, SystemError, UsageError } from '../errors.ts'
+import { SystemError, UsageError } from '../errors.ts'
 import { apart } from '../loop/apart.ts'
 import { Backoff } from '../loop/backoff.ts'
 import { now } from '../loop/clock.ts'
@@ -30,6 +30,7 @@ import { authorityOf, isSecureScheme, parseTarget, type Target, usualPort } from
 import { chooseEngine } from '../net/engines.ts'
 import { type ClientTlsOptions, TlsClient } from '../net/tls.ts'
 import { nothing } from '../nothing.ts'
+import { check, SETTINGS } from '../options.ts'
 import { registry } from '../process/group.ts'
 import { checkProtocol, protocolOf } from '../protocol/registry.ts'
 import type { AnyProtocol, CodecProtocol, Encoded, InOf, OutOf, ProtocolOf } from '../protocol.ts'
@@ -127,8 +128,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   #connectedAt = 0
 
   constructor(address: A, settings: ClientSettings<P> = {}) {
-    if (typeof settings !== 'object' || settings === null)
-      throw new UsageError('ERR_BAD_OPTION', `the settings of a client are an object, not ${quoted(settings)}`)
+    check('what a client is set with', settings, SETTINGS)
     const { protocol, ...checked } = settings
     if ((protocol ?? null) !== null) checkProtocol('the protocol of a client', protocol)
     checkClient(checked, CLIENT_RULES)

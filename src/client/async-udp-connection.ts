@@ -9,6 +9,7 @@ import { apart } from '../loop/apart.ts'
 import { parseAddress } from '../net/address.ts'
 import { connectDatagrams } from '../net/datagrams.ts'
 import type { DatagramClient } from '../net/udp.ts'
+import { check, SETTINGS } from '../options.ts'
 import { registry } from '../process/group.ts'
 import { checkProtocol, protocolOf } from '../protocol/registry.ts'
 import type { AnyProtocol, Encoded, InOf, OutOf, ProtocolOf } from '../protocol.ts'
@@ -83,6 +84,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
   constructor(address: A, options: AsyncUdpOptions<A, P> & { protocol?: AnyProtocol | undefined } = {}) {
     const { scheme, host, port } = parseAddress(address, 'udp')
     if (port === 0) throw new UsageError('ERR_BAD_ADDRESS', `bad address '${address}': nobody has port 0`)
+    check('what a client is set with', options, SETTINGS)
     const { protocol, ...checked } = options
     if ((protocol ?? null) !== null) checkProtocol('the protocol of a client', protocol)
     checkClient(checked, DATAGRAM_CLIENT_RULES)

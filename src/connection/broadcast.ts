@@ -8,7 +8,7 @@ import { LimitedLog } from '../log.ts'
 import { apart } from '../loop/apart.ts'
 import { now } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
-import { checkOptions, NOT_NEGATIVE, oneOf, type Rule } from '../options.ts'
+import { check, checkOptions, NOT_NEGATIVE, oneOf, type Rule, rule } from '../options.ts'
 import type { AnyProtocol } from '../protocol.ts'
 import { kHasQueued, kOffer, kTakes } from './symbols.ts'
 
@@ -22,6 +22,11 @@ export interface BroadcastOptions {
   /** A connection with so many bytes queued is slow; 0: with any. Default: half of its `maxSendBufferSize`. */
   readonly slowBytes?: number
 }
+
+const CONNECTIONS = rule(
+  (value) => typeof value === 'object' && value !== null && Symbol.iterator in value,
+  'connections: a list, a set, or the values of a map',
+)
 
 const RULES = {
   slow: oneOf('drop', 'close', 'conflate'),
@@ -69,6 +74,7 @@ export function broadcast(
   options: BroadcastOptions = {},
 ): BroadcastResult {
   checkOptions('broadcast()', options, RULES)
+  check('what broadcast() goes to', connections, CONNECTIONS)
   const { slow = 'drop', slowBytes } = options
   const result = { sent: 0, dropped: 0, closed: 0, conflated: 0 }
   const unsendable = new Unsendable()

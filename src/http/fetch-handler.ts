@@ -2,6 +2,7 @@
 // others: `worker.onMessage = fetchHandler(app.fetch)`. Bodies stream in both directions.
 
 import { ProtocolError, UsageError } from '../errors.ts'
+import { check, isFunction, rule } from '../options.ts'
 
 /** What is needed of a connection: any that accepts HTTP answers. */
 export interface FetchSender {
@@ -34,6 +35,7 @@ export type FetchApp = (request: Request, context: FetchContext) => Response | P
  * What the application throws is a handler error: status 500, and `onError`.
  */
 export function fetchHandler(app: FetchApp): (connection: FetchSender, request: FetchRequest) => Promise<boolean> {
+  check('the application of fetchHandler()', app, rule(isFunction, 'a function (request, { remoteIp })'))
   return async (connection, incoming) => {
     if (isAlien(incoming.method)) return connection.send(answerOf(new Response(ALIEN, { status: 501 })))
     const response = await app(webRequest(incoming), { remoteIp: incoming.remoteIp })

@@ -86,7 +86,7 @@ export class PendingRequest implements Expiring {
       byDefault.add(this)
     } else if (timeoutMs < 0) this.refuse(this.#timedOut(false))
     else if (this.timeoutMs < Number.POSITIVE_INFINITY) this.#timer = deadlines.after(timeoutMs, expire, this)
-    if (signal !== null) this.#listen(signal)
+    if (signal !== null && !this.isDone) this.#listen(signal)
   }
 
   #listen(signal: AbortSignal): void {

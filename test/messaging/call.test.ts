@@ -1,5 +1,6 @@
 // Requests: what they may be given, what their handler knows of them, and what it throws.
 
+import { getEventListeners } from 'node:events'
 import { inspect } from 'node:util'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -33,6 +34,13 @@ test('a request whose time is over already has failed, and was handled by nobody
   const request = new PendingRequest('worker a:0', { timeoutMs: -1 })
   const error = (await request.promise.catch((thrown) => thrown)) as PeerError
   assert.equal([error.code, error.mayHaveBeenHandled], ['ERR_REQUEST_TIMEOUT', false])
+})
+
+test('a request that has failed at once does not stay with its signal', async () => {
+  const { signal } = new AbortController()
+  const request = new PendingRequest('worker a:0', { timeoutMs: -1, signal })
+  await request.promise.catch(() => undefined)
+  assert.equal(getEventListeners(signal, 'abort'), [])
 })
 
 test('options of a request are looked at before anything is begun', () => {

@@ -215,6 +215,7 @@ export class WorkerGroup {
     const slots = this.ids.map((id) => this.wayTo(id))
     const all = [...slots, ...this.mesh.processes.besideOf(this.mailbox)]
     if (all.length === 0) throw this.#empty()
+    for (const outbox of all) outbox.check(packed) // too large for one of them, it goes to none
     let mayGoOn = true
     for (const outbox of all) mayGoOn = outbox.sendPacked(packed, message) && mayGoOn
     return mayGoOn

@@ -5,6 +5,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Outbox } from '../../src/messaging/outbox.ts'
 import { publishFrame, publishHead } from '../../src/messaging/publish-frame.ts'
+import { WorkerGroup } from '../../src/messaging/references.ts'
 import { type Subscriber, subscriptions } from '../../src/messaging/subscriptions.ts'
 import { pack } from '../../src/messaging/wire.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
@@ -49,6 +50,29 @@ test('what waited for a canary that is taken back goes to the process that stays
   await until(() => slot.count === 0)
   assert.equal([got, here.failed], [['before', 1, 2, 3], []])
   leave()
+})
+
+test('a broadcast that is too large for a canary goes to none', async () => {
+  const got: unknown[] = []
+  const [old, next] = [10_000, 1000].map((maxPackageSize) => {
+    const host = new Host({ maxPackageSize })
+    host.onMessage = (message) => got.push(message)
+    return meshOf(host)
+  })
+  const here = new Host({ maxPackageSize: 10_000 })
+  const { mesh, close } = meshOf(here, old?.address)
+  mesh.use({ rows: [rowBeside(old?.address ?? '', next?.address ?? '', 'canary')], isEnding: false })
+  const group = new WorkerGroup(
+    'there',
+    () => 'there',
+    () => mesh,
+  )
+  group.broadcast('small')
+  await until(() => mesh.unsettled === 0)
+  assert.throws(() => group.broadcast('x'.repeat(5000)), /a message of 5000 bytes/)
+  assert.is(mesh.unsettled, 0)
+  assert.equal([got, here.failed], [['small', 'small'], []])
+  for (const each of [{ close }, old, next]) each?.close()
 })
 
 test('however many they are', async () => {

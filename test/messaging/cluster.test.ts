@@ -272,6 +272,15 @@ test('without NATS the server starts, and messages wait in order; what was under
     )
     assert.is(await run(`return state.cluster.isConnected`), false)
     assert.match(box.log(), /cluster shop: no connection to NATS: .*ECONNREFUSED|connection refused/)
+    const grownMB = await run<number>(`
+      ;(await import('node:v8')).setFlagsFromString('--expose-gc')
+      const gc = (await import('node:vm')).runInNewContext('gc')
+      const used = () => (gc(), process.memoryUsage().heapUsed / 1e6)
+      const before = used()
+      for (let n = 0; n < 20_000; n++) state.cluster.subscribe('comes.and.goes', () => undefined).unsubscribe()
+      await new Promise(setImmediate)
+      return used() - before`)
+    assert.ok(grownMB < 4, `subscriptions that came and went have left ${grownMB.toFixed(1)} MB`)
     await nats.restart()
     await until(async () => (await run<unknown[]>(`return state.got`)).length === 100, 20_000)
     assert.equal(

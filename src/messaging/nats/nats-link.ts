@@ -5,7 +5,7 @@
 
 import { createRequire } from 'node:module'
 import type { Msg, MsgHdrs, NatsConnection, Subscription } from '@nats-io/transport-node'
-import { withResolvers } from '../../deferred.ts'
+import { type Deferred, withResolvers } from '../../deferred.ts'
 import { messageOf, stackOf, UsageError } from '../../errors.ts'
 import { LimitedLog, log } from '../../log.ts'
 import { apart } from '../../loop/apart.ts'
@@ -64,7 +64,9 @@ export class NatsLink {
   #isSettled = false
   #hasFailed = false
   /** Callbacks to call at the next connection. */
-  #waiting: (() => void)[] = []
+  /** While there is no connection: for the next one, and for what `ready` waits for then. */
+  #up: Deferred<void> | null = null
+  #ready: Promise<void> | null = null
   #isClosed = false
   readonly #failed = withResolvers()
   /** Limit of headers and payload together, in bytes. */
@@ -144,7 +146,8 @@ export class NatsLink {
     for (const one of this.#listening) this.#subscribe(connection, one)
     void this.#watch(connection)
     const timer = deadlines.after(this.#hasFailed ? SETTLING_MS : 1, settle, this)
-    for (const goOn of this.#waiting.splice(0)) goOn()
+    this.#up?.resolve()
+    this.#up = this.#ready = null
     const why = await Promise.race([connection.closed().then(because), this.#ended.promise.then(() => FROZEN)])
     deadlines.cancel(timer)
     this.#connection = null
@@ -215,9 +218,16 @@ export class NatsLink {
   }
 
   /** Resolves when NATS knows of all subscriptions made so far, however long that takes. */
-  async ready(): Promise<void> {
+  ready(): Promise<void> {
+    if (this.isUp) return this.#flushed()
+    this.#ready ??= this.#flushed() // one for all: without NATS, subscriptions may come and go for long
+    return this.#ready
+  }
+
+  async #flushed(): Promise<void> {
     for (;;) {
-      if (!this.isUp) await new Promise<void>((resolve) => this.#waiting.push(resolve))
+      this.#up ??= this.isUp ? null : withResolvers()
+      await this.#up?.promise
       if (await this.flush()) return // otherwise the next connection begins with the subscription
     }
   }

@@ -343,10 +343,10 @@ export class Hub {
     deadlines.after(outbox.patienceMs, nobodyHasCome, this, outbox)
   }
 
-  /** @internal The master has not said who follows. */
+  /** @internal The master, which may be suspended, has not said who follows: until it does, nobody has the slot. */
   newsIsLate(outbox: Outbox): void {
     const since = this.#awaited.get(outbox)
-    if (since !== undefined && outbox.isAboutToChange && now() - since >= NEWS_MS) this.ended(outbox)
+    if (since !== undefined && outbox.isAboutToChange && now() - since >= NEWS_MS) this.#vacated(outbox)
   }
 
   /** Nothing is published there any more: it is this very process that is there, or none. */

@@ -116,9 +116,9 @@ test('a process that is gone with its slot is not waited for', async () => {
 })
 
 /** `here` publishes to `there`, which has said that it leaves before the master has said who follows it. */
-async function leftEarly() {
+async function leftEarly(mailboxTimeoutMs = 30_000) {
   const first = meshOf(new Host())
-  const here = new Host()
+  const here = new Host({ mailboxTimeoutMs })
   const { mesh, close } = meshOf(here, first.address)
   const { got, end } = await subscribed('news')
   mesh.hub.publish('news', 'before')
@@ -149,11 +149,29 @@ test('what is published between the word of a process that it leaves and that of
   next.close()
 })
 
-longTest('if the master says nothing of it, nobody is awaited for long', async () => {
-  const { mesh, here, got, leave } = await leftEarly()
+longTest(
+  'if the master says nothing of it for long, what was published waits as for any slot without a process',
+  async () => {
+    const next = meshOf(new Host())
+    const { mesh, here, got, leave } = await leftEarly()
+    mesh.hub.publish('other', 'for nobody')
+    assert.is(mesh.unsettled, 1)
+    await until(() => mesh.unsettled === 0) // the subscriptions of its last process hold again
+    mesh.hub.publish('news', 'late')
+    assert.is(mesh.unsettled, 1)
+    mesh.use({ rows: [rowOf(next.address, 2)], isEnding: false })
+    await until(() => mesh.unsettled === 0)
+    assert.equal([got.sort(), here.failed], [['before', 'before', 'late', 'late'], []])
+    leave()
+    next.close()
+  },
+)
+
+longTest('and its sender is told if none comes', async () => {
+  const { mesh, here, got, leave } = await leftEarly(1500)
   mesh.hub.publish('news', 'between')
-  await until(() => got.length === 3)
-  assert.equal([got, here.failed], [['before', 'before', 'between'], []])
+  await until(() => here.failed.length > 0)
+  assert.equal([got, here.failed], [['before', 'before', 'between'], [['ERR_PEER_LOST', false, 'between']]])
   leave()
 })
 

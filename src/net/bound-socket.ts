@@ -7,7 +7,16 @@
 // random port of every interface. So the bound address is compared with the declared one. Its `listen` would accept in
 // the master, so only workers listen; two masters can both bind, and the workers of the second fail.
 
-import { closeSync, existsSync, linkSync, lstatSync, readFileSync, renameSync, unlinkSync } from 'node:fs'
+import {
+  type BigIntStats,
+  closeSync,
+  existsSync,
+  linkSync,
+  lstatSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+} from 'node:fs'
 import net from 'node:net'
 import { dirname } from 'node:path'
 import { addon } from '../addon.ts'
@@ -15,6 +24,7 @@ import type { Descriptor, SocketToBind, Sys } from '../addon-types.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { nothing } from '../nothing.ts'
+import { type Credentials, withRightsOf } from '../rights.ts'
 import type { Handle } from '../transport.ts'
 import type { Address } from './address.ts'
 import { kernelBacklog } from './backlog.ts'
@@ -40,8 +50,11 @@ export interface BoundSocket {
   readonly isExclusive?: boolean
   /** Made and kept by a service manager: one socket for all processes of the group, for as long as the master lives. */
   readonly isActivated?: boolean
-  /** Releases it, and a Unix socket's file if that is still ours. */
-  close(): void
+  /**
+   * Releases it, and a Unix socket's file if that is still ours; removes that with the rights of `who` (null: those of
+   * this process).
+   */
+  close(who?: Credentials | null): void
   /** Releases it without removing its file, which now belongs to another process. */
   abandon(): void
 }
@@ -51,9 +64,15 @@ export interface BoundSocket {
  * EADDRNOTAVAIL, ENOTFOUND).
  *
  * @param backlog 0: does not listen
+ * @param who with whose rights; null: those of this process
  */
-export async function bindSocket(address: Address, backlog = 0, { sys } = addon()): Promise<BoundSocket> {
-  return address.transport === 'unix' ? bindUnix(address.path, backlog, sys) : bindTcp(address, backlog, sys)
+export async function bindSocket(
+  address: Address,
+  backlog = 0,
+  who: Credentials | null = null,
+  { sys } = addon(),
+): Promise<BoundSocket> {
+  return address.transport === 'unix' ? bindUnix(address.path, backlog, who, sys) : bindTcp(address, backlog, who, sys)
 }
 
 /** Binds one of several sockets that share a port; they listen in the order in which they are made. */
@@ -83,9 +102,18 @@ function listen(sys: Sys, { fd }: Descriptor, backlog: number, endpoint: string)
   }
 }
 
-async function bindTcp({ host, port }: Address, backlog: number, sys: Sys | null): Promise<BoundSocket> {
+async function bindTcp(
+  { host, port }: Address,
+  backlog: number,
+  who: Credentials | null,
+  sys: Sys | null,
+): Promise<BoundSocket> {
   const ip = await resolve(host)
-  if (sys !== null) return listening(sys, { transport: 'tcp', host: ip, port, path: '', isDualStack: true }, backlog)
+  const wanted: SocketToBind = { transport: 'tcp', host: ip, port, path: '', isDualStack: true }
+  return withRightsOf(who, () => (sys === null ? bindWithNode(ip, port) : listening(sys, wanted, backlog)))
+}
+
+function bindWithNode(ip: string, port: number): BoundSocket {
   const wanted = formatEndpoint(ip, port)
   const handle = createServerHandle(ip, port, net.isIPv6(ip) ? 6 : 4)
   if (typeof handle === 'number') throw SystemError.fromErrno(handle, 'bind', wanted)
@@ -133,13 +161,16 @@ export function inheritSocket(fd: number, endpoint: string, { transport }: Addre
   return { fd, handle: null, endpoint, close, abandon: close }
 }
 
-async function bindUnix(path: string, backlog: number, sys: Sys | null): Promise<BoundSocket> {
+async function bindUnix(path: string, backlog: number, who: Credentials | null, sys: Sys | null): Promise<BoundSocket> {
   try {
-    await removeStaleSocket(path)
+    await removeStaleSocket(path, who)
   } catch (error) {
     throw new SystemError(codeOf(error), 'bind', path, { cause: error })
   }
-  if (sys !== null) return listeningUnix(sys, path, backlog)
+  return withRightsOf(who, () => (sys === null ? bindUnixWithNode(path) : listeningUnix(sys, path, backlog)))
+}
+
+function bindUnixWithNode(path: string): BoundSocket {
   const handle = createServerHandle(path, -1, -1)
   if (typeof handle === 'number') throw unixError(handle, path)
   const file = fileId(path)
@@ -148,7 +179,7 @@ async function bindUnix(path: string, backlog: number, sys: Sys | null): Promise
     handle,
     endpoint: path,
     file,
-    close: () => closeUnix(handle, path, file),
+    close: (who = null) => withRightsOf(who, () => closeUnix(handle, path, file)),
     abandon: nothing, // libuv would unlink it, whoever owns it now; the end of this process closes it
   }
 }
@@ -159,9 +190,12 @@ function listeningUnix(sys: Sys, path: string, backlog: number): BoundSocket {
 
 /** Adds the file of a socket that is a mere descriptor, of whose name libuv does not know. */
 function withFile(bound: BoundSocket, path: string, file = fileId(path)): BoundSocket {
-  const close = () => {
-    bound.close()
+  const unlink = () => {
     if (fileId(path) === file) unlinkSync(path)
+  }
+  const close = (who: Credentials | null = null) => {
+    bound.close()
+    withRightsOf(who, unlink)
   }
   return { ...bound, file, close }
 }
@@ -185,19 +219,25 @@ function closeUnix(handle: Handle, path: string, ours: string): void {
   renameSync(aside, path)
 }
 
-/** Removes a socket file that outlived its process: it is stale if nothing behind it answers. */
-export async function removeStaleSocket(path: string): Promise<void> {
+/**
+ * Removes a socket file that outlived its process: it is stale if nothing behind it answers.
+ * @param who with whose rights; null: those of this process
+ */
+export async function removeStaleSocket(path: string, who: Credentials | null = null): Promise<void> {
   const before = fileId(path)
-  if (before === '' || (await isAnswered(path))) return // bind will fail with EADDRINUSE
-  if (fileId(path) === before) unlinkSync(path)
+  if (before === '' || (await isAnswered(path, who))) return // bind will fail with EADDRINUSE
+  withRightsOf(who, () => {
+    if (fileId(path) === before) unlinkSync(path)
+  })
 }
 
 /**
- * Whether something listens on a Unix socket. A file that is not a socket counts as answered: it is not ours to remove.
+ * Whether something listens on a Unix socket. A file that is not a socket counts as answered, and so does one that this
+ * user may not connect to: it is not ours to remove.
  */
-function isAnswered(path: string): Promise<boolean> {
+function isAnswered(path: string, who: Credentials | null): Promise<boolean> {
   return new Promise((resolve) => {
-    const probe = net.connect(path)
+    const probe = withRightsOf(who, () => net.connect(path)) // connect(2) has run when this returns
     probe.once('connect', () => {
       probe.destroy()
       resolve(true)
@@ -231,5 +271,9 @@ function isSocket(path: string): boolean {
 /** Device, inode and, since inodes are reused at once, birth time; empty when there is no such file. */
 export function fileId(path: string): string {
   const stat = lstatSync(path, { throwIfNoEntry: false, bigint: true })
-  return stat === undefined ? '' : `${stat.dev}:${stat.ino}:${stat.birthtimeNs}`
+  return stat === undefined ? '' : fileIdOf(stat)
+}
+
+export function fileIdOf({ dev, ino, birthtimeNs }: BigIntStats): string {
+  return `${dev}:${ino}:${birthtimeNs}`
 }

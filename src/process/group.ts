@@ -3,6 +3,7 @@
 
 import type { Counters } from '../counters.ts'
 import { UsageError } from '../errors.ts'
+import type { Credentials } from '../rights.ts'
 import type { Handle } from '../transport.ts'
 import { version } from '../version.ts'
 import type { Candidates } from './child/candidates.ts'
@@ -52,14 +53,6 @@ export interface Declaration {
  * or a serial port.
  */
 export type ReloadMode = 'start-first' | 'stop-first'
-
-/** A user and group, looked up. */
-export interface Credentials {
-  /** For initgroups(3); null for a uid without a name. */
-  readonly user: string | null
-  readonly uid: number
-  readonly gid: number
-}
 
 /** A socket that the master bound and this process inherited. If `fd` is -1, this process binds it. */
 interface InheritedSocket {

@@ -1,8 +1,9 @@
 // Messages between master and children, as plain JSON on the private channel.
 
 import type { Counters } from '../counters.ts'
+import type { Credentials } from '../rights.ts'
 import type { Failed } from './exit-codes.ts'
-import type { Assignment, ConnectionRow, Credentials, Declaration, PeerNews, Settings, WantedSocket } from './group.ts'
+import type { Assignment, ConnectionRow, Declaration, PeerNews, Settings, WantedSocket } from './group.ts'
 import type { NodeSettings } from './node-flags.ts'
 import type { FromSuccessor, Inheritance, ToSuccessor } from './upgrade/inheritance.ts'
 

@@ -1,14 +1,30 @@
 // The sockets of a server, in one process.
 
-import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
-import type { BoundSocket } from '../../src/net/bound-socket.ts'
-import type { Credentials, Declaration } from '../../src/process/group.ts'
+import type { Sys } from '../../src/addon-types.ts'
+import { type BoundSocket, fileId } from '../../src/net/bound-socket.ts'
+import type { Declaration } from '../../src/process/group.ts'
 import { Sockets } from '../../src/process/master/sockets.ts'
+import type { Credentials } from '../../src/rights.ts'
+import { caseTest } from '../support/length.ts'
+import { rejects } from '../support/until.ts'
 
 test('a file that lies where the Unix socket was is given to nobody', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'mr-'))
@@ -102,6 +118,108 @@ if (sys !== null) {
       }
     })
   }
+}
+
+if (process.geteuid?.() === 0) {
+  const [ALICE, BOB] = [12_345, 23_456]
+  const user = (uid: number): Credentials => ({ user: null, uid, gid: uid })
+
+  /** A folder with one of root's and one of Alice's in it; the Sockets are closed at the end. */
+  async function withFolders(use: (sockets: Sockets, roots: string, alices: string) => unknown): Promise<void> {
+    const folder = mkdtempSync(join(tmpdir(), 'mr-'))
+    chmodSync(folder, 0o755)
+    const [roots, alices] = [join(folder, 'roots'), join(folder, 'alices')]
+    const sockets = new Sockets()
+    sockets.own()
+    try {
+      for (const path of [roots, alices]) mkdirSync(path, { mode: 0o755 })
+      chownSync(alices, ALICE, ALICE)
+      await use(sockets, roots, alices)
+    } finally {
+      sockets.closeAll()
+      rmSync(folder, { recursive: true })
+    }
+  }
+
+  function declaration(path: string, uid: number): Declaration {
+    const credentials = uid === 0 ? null : user(uid)
+    return { listen: `unix://${path}`, transport: 'unix', backlog: 16, credentials } as unknown as Declaration
+  }
+
+  async function bind(sockets: Sockets, path: string, uid: number): Promise<BoundSocket> {
+    return (await sockets.reserve(declaration(path, uid))) as BoundSocket
+  }
+
+  test('a declared socket is made in a folder of root for a user who may not write there, and follows its user', () =>
+    withFolders(async (sockets, roots) => {
+      for (const mode of [0o755, 0o1777]) {
+        chmodSync(roots, mode)
+        const path = join(roots, `${mode}.sock`)
+        const socket = await bind(sockets, path, ALICE)
+        assert.is(statSync(path).uid, ALICE)
+        sockets.giveTo(user(BOB), socket)
+        assert.is(statSync(path).uid, BOB)
+        sockets.giveTo(null, socket)
+        assert.is(statSync(path).uid, 0)
+      }
+      sockets.closeAll()
+      assert.equal(readdirSync(roots), [])
+    }))
+
+  test("a declared socket in the user's own folder is made and removed by the user, and follows its user", () =>
+    withFolders(async (sockets, roots, alices) => {
+      const path = join(alices, 'app.sock')
+      const socket = await bind(sockets, path, ALICE)
+      assert.equal([statSync(path).uid, statSync(path).gid], [ALICE, ALICE])
+      sockets.giveTo(user(BOB), socket)
+      assert.is(statSync(path).uid, BOB)
+      sockets.giveTo(user(ALICE), socket)
+      sockets.closeAll()
+      assert.not(existsSync(path))
+      symlinkSync(roots, join(alices, 'link'))
+      await rejects(bind(sockets, join(alices, 'link/app.sock'), ALICE), 'EACCES')
+      const { message } = await rejects(bind(sockets, path, BOB), 'EACCES')
+      assert.ok(
+        message.endsWith(`'uid ${BOB}' may not make it, and root makes nothing in what others can change (${alices})`),
+      )
+      assert.equal(readdirSync(roots), [])
+    }))
+
+  for (const what of sys === null ? [] : ['file', 'socket'])
+    caseTest(what === 'file')(
+      `a ${what} of root in the place of a user's socket is given to nobody and stays, even if it was taken for the socket`,
+      () =>
+        withFolders(async (sockets, roots, alices) => {
+          const path = join(alices, 'run/app.sock')
+          mkdirSync(dirname(path))
+          chownSync(dirname(path), ALICE, ALICE)
+          await bind(sockets, path, ALICE)
+          const victim = join(roots, 'app.sock')
+          if (what === 'file') writeFileSync(victim, 'secret', { mode: 0o600 })
+          else await bind(sockets, victim, 0)
+          renameSync(dirname(path), `${dirname(path)}.old`)
+          symlinkSync(roots, dirname(path)) // as Alice can do
+          const next = new Sockets()
+          next.own()
+          const [[{ fd }, entry]] = sockets.list() as [ReturnType<Sockets['list']>[0]]
+          // As if that had come between bind and the look at what was bound.
+          const copy = (sys as Sys).duplicate(fd).release()
+          next.tryToGive(user(BOB), next.inherit({ ...entry, fd: copy, file: fileId(victim) }))
+          assert.is(statSync(victim).uid, 0)
+          next.closeAll()
+          assert.ok(existsSync(victim))
+        }),
+    )
+
+  test('a socket of root in a folder that others can change is not given away', () =>
+    withFolders(async (sockets, _roots, alices) => {
+      const path = join(alices, 'app.sock')
+      await bind(sockets, path, 0)
+      sockets.release()
+      const { message } = await rejects(bind(sockets, path, ALICE), 'EPERM')
+      assert.match(message, /^chown .*: EPERM .*: others than root can change .*alices: 'restart' binds it anew$/)
+      assert.is(statSync(path).uid, 0)
+    }))
 }
 
 test.run()

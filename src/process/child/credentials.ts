@@ -5,7 +5,7 @@
 
 import { type UserInfo, userInfo } from 'node:os'
 import { codeOf, messageOf, UsageError, works } from '../../errors.ts'
-import type { Credentials } from '../group.ts'
+import { type Credentials, joinGroupsOf } from '../../rights.ts'
 
 /**
  * Null if neither is given. Throws UsageError ERR_CREDENTIALS if the user or group does not exist or may not be
@@ -109,15 +109,11 @@ function refusal(message: string, cause?: unknown): UsageError {
   return new UsageError('ERR_CREDENTIALS', message, { cause })
 }
 
-/** Missing in the types for Node 20. */
-const { initgroups } = process as unknown as { initgroups(user: string, extraGroup: number): void }
-
 /** Switches to the user permanently. Throws if any step failed: the process must not go on then. */
 export function assume(credentials: Credentials): void {
   const { user, uid, gid } = credentials
   try {
-    if (user === null) process.setgroups?.([gid])
-    else initgroups(user, gid)
+    joinGroupsOf(credentials)
     process.setgid?.(gid)
     process.setuid?.(uid)
   } catch (error) {

@@ -1,6 +1,7 @@
 // The child side of describe.ts: reports what the modules declare, and exits.
 
-import { type Credentials, type Declaration, registry } from '../group.ts'
+import type { Credentials } from '../../rights.ts'
+import { type Declaration, registry } from '../group.ts'
 import type { DescribeBoot } from '../messages.ts'
 import { lookUp } from './credentials.ts'
 import { evaluateOnce, type Up } from './role-process.ts'

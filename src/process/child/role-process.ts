@@ -5,9 +5,10 @@ import { addon } from '../../addon.ts'
 import { codeOf, messageOf, SystemError, stackOf } from '../../errors.ts'
 import { guardOutput, logRecords } from '../../log.ts'
 import { nothing } from '../../nothing.ts'
+import type { Credentials } from '../../rights.ts'
 import type { Channel } from '../channel.ts'
 import { WorkerExit } from '../exit-codes.ts'
-import { type Credentials, type Group, registry } from '../group.ts'
+import { type Group, registry } from '../group.ts'
 import {
   type CallbackBoot,
   type DescribeBoot,

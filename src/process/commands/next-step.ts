@@ -64,6 +64,8 @@ function likenessOf({ direct, modules, runDir }: Typed): Likeness {
 }
 
 function otherAddress(message: string): string {
+  if (/ makes nothing in what others can change /.test(message))
+    return 'chown the folder to that user, or choose one that only root can change, such as /run'
   if (/: EACCES\b/.test(message))
     return 'a port from 1024 on, or root, or CAP_NET_BIND_SERVICE; of a Unix socket, a folder that is yours'
   if (/: another Worker of this program is at /.test(message)) return 'give one of them another address'

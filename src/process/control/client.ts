@@ -4,8 +4,10 @@ import net from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { codeOf } from '../../errors.ts'
 import { isUnixPath } from '../../net/address.ts'
+import { withRightsOf } from '../../rights.ts'
 import { Channel } from '../channel.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
+import { statOf } from '../paths.ts'
 import { controlPath } from '../run-directory.ts'
 import type { EventLine } from '../status/event-stream.ts'
 import type { Answer, Request } from './requests.ts'
@@ -36,7 +38,7 @@ export async function ask(
 ): Promise<Answer | null> {
   if (!isUnixPath(controlPath(runDir))) return null // no server: `start` refuses such a path
   return new Promise((resolve, reject) => {
-    const socket = connectAs(uid, controlPath(runDir))
+    const socket = connectAs(uid, runDir)
     const channel = new Channel<Answer, Request>(socket, MAX_ANSWER_BYTES)
     let looks = 0
     const finish = () => {
@@ -92,7 +94,7 @@ export async function follow(
   onEvent: (event: EventLine['event']) => void,
   uid = process.geteuid?.() ?? 0,
 ): Promise<Followed> {
-  const socket = connectAs(uid, controlPath(runDir))
+  const socket = connectAs(uid, runDir)
   const channel = new Channel<Answer | EventLine, Request>(socket)
   const ended = new Promise<void>((resolve) => {
     channel.onClose = resolve
@@ -111,14 +113,12 @@ export async function follow(
 
 const FOLLOW_TIMEOUT_MS = 5000
 
-/** Connects with the rights of `uid`. For a path, connect(2) has run by the time `net.connect` returns. */
-function connectAs(uid: number, path: string): net.Socket {
-  const own = process.geteuid?.() ?? 0
-  if (uid === own) return net.connect(path)
-  process.seteuid?.(uid)
-  try {
-    return net.connect(path)
-  } finally {
-    process.seteuid?.(own)
-  }
+/**
+ * Connects with the rights of `uid` and of the group of its run directory. For a path, connect(2) has run by the time
+ * `net.connect` returns.
+ */
+function connectAs(uid: number, runDir: string): net.Socket {
+  const isOwn = uid === process.geteuid?.()
+  const gid = statOf(runDir)?.gid ?? uid
+  return withRightsOf(isOwn ? null : { user: null, uid, gid }, () => net.connect(controlPath(runDir)))
 }

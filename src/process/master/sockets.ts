@@ -1,16 +1,17 @@
 // The master's sockets. Each is bound once and kept as long as a group is declared on it or a process accepts on it.
 // This one rule covers a reload that moves a group, a reload given up half-way, and the reload that undoes it.
 
-import { lchownSync } from 'node:fs'
 import { addon } from '../../addon.ts'
 import type { Sys } from '../../addon-types.ts'
 import { parseEndpoint } from '../../endpoint.ts'
-import { codeOf, messageOf, SystemError, UsageError } from '../../errors.ts'
+import { messageOf, SystemError, UsageError } from '../../errors.ts'
 import { log } from '../../log.ts'
 import { type Address, isAnyPort, isSamePlace, parseAddress } from '../../net/address.ts'
 import { type BoundSocket, bindShared, bindSocket, fileId, inheritSocket, resolve } from '../../net/bound-socket.ts'
+import { giveSocketFile, rightsAt, whyNot } from '../../net/socket-owner.ts'
 import { boundByChildren, type UdpPorts, udpPorts } from '../../net/udp-ports.ts'
-import type { Credentials, Declaration } from '../group.ts'
+import type { Credentials } from '../../rights.ts'
+import type { Declaration } from '../group.ts'
 import { type ActivatedSocket, isMeant } from './activation.ts'
 
 /** What the master knows of a socket that it has bound. */
@@ -79,7 +80,10 @@ export class Sockets {
     if (listen === '') return null
     const address = parseAddress(listen, transport === 'udp' ? transport : '')
     if (transport === 'udp') this.#udp.check(declaration)
-    const socket = this.#find(address, own) ?? (await this.#activated(address)) ?? (await this.#bind(address, backlog))
+    const socket =
+      this.#find(address, own) ??
+      (await this.#activated(address)) ??
+      (await this.#bind(address, backlog, rightsAt(address, credentials)))
     this.giveTo(credentials, socket) // first: a socket that cannot be given is not kept
     this.keep(socket)
     return socket
@@ -149,7 +153,7 @@ export class Sockets {
     const socket =
       (isAnyPort(address) ? undefined : own.find(isHere)) ??
       (await this.#activated(address)) ??
-      (await this.#bind(address, backlog))
+      (await this.#bind(address, backlog, rightsAt(address, credentials)))
     this.giveTo(credentials, socket) // first: a socket that cannot be given is not kept
     this.keep(socket)
     return socket
@@ -262,12 +266,14 @@ export class Sockets {
     return socket
   }
 
-  async #bind(address: Address, backlog: number): Promise<BoundSocket> {
+  /** @param who with whose rights, who also owns the file of a Unix socket; null: the master's */
+  async #bind(address: Address, backlog: number, who: Credentials | null = null): Promise<BoundSocket> {
     try {
-      const socket = await (address.transport === 'udp' ? this.#udp.bind(address) : bindSocket(address, backlog))
-      this.#all.set(socket, { address, owner: null, isShared: false, activatedAs: null, isLent: false })
+      const socket = await (address.transport === 'udp' ? this.#udp.bind(address) : bindSocket(address, backlog, who))
+      this.#all.set(socket, { address, owner: who, isShared: false, activatedAs: null, isLent: false })
       return socket
     } catch (error) {
+      if (error instanceof SystemError) error.message += whyNot(error, address, who)
       throw this.#explain(error, address)
     }
   }
@@ -297,15 +303,9 @@ export class Sockets {
     if (entry.isLent) return
     if (entry.owner?.uid === owner?.uid && entry.owner?.gid === owner?.gid) return
     const { path } = entry.address
-    const found = fileId(path)
-    if (socket.file !== undefined && found !== '' && found !== socket.file)
-      return log(`${path}: is not the socket of this server any more; whose it is stays as it is`)
-    try {
-      lchownSync(path, owner?.uid ?? process.geteuid?.() ?? 0, owner?.gid ?? process.getegid?.() ?? 0)
-    } catch (cause) {
-      throw new SystemError(codeOf(cause), 'chown', path, { cause })
-    }
-    entry.owner = owner
+    const own = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }
+    if (giveSocketFile(path, socket.file ?? '', entry.owner ?? own, owner ?? own)) entry.owner = owner
+    else log(`${path}: is not the socket that this server has made any more; whose it is stays as it is`)
   }
 
   /** As `giveTo`, where nothing can be given up any more: a failure is logged, and the socket stays whose it is. */
@@ -318,11 +318,11 @@ export class Sockets {
   }
 
   #close(socket: BoundSocket): void {
-    const isLent = this.#all.get(socket)?.isLent === true
+    const entry = this.#all.get(socket)
     this.#all.delete(socket)
     try {
-      if (isLent) socket.abandon()
-      else socket.close()
+      if (entry?.isLent === true) socket.abandon()
+      else socket.close(entry === undefined ? null : rightsAt(entry.address, entry.owner))
     } catch (error) {
       log(messageOf(error)) // a Unix socket's file could not be removed
     }

@@ -30,6 +30,8 @@ export function rightsAt({ transport, path }: Address, user: Credentials | null)
 export function whyNot({ code }: SystemError, address: Address, user: Credentials | null): string {
   if (user === null || code !== 'EACCES') return ''
   const name = nameOf(user)
+  if (rightsAt(address, user) === null)
+    return `: '${name}' may not bind it with listen(); declare it on a Worker, and the master binds it`
   const loose = loosePartOf(dirname(address.path))
   return `: '${name}' may not make it, and root makes nothing in what others can change (${loose})`
 }

@@ -1,11 +1,14 @@
 // Who workers run as. Started by root they become somebody else before any user code, for good, or do not boot at all.
 
 import dgram from 'node:dgram'
-import { chmodSync, chownSync, mkdirSync, readFileSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { once } from 'node:events'
+import { chmodSync, chownSync, existsSync, linkSync, mkdirSync, readFileSync, statSync, symlinkSync } from 'node:fs'
+import net from 'node:net'
+import { dirname, join } from 'node:path'
 import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { fileId } from '../../src/net/bound-socket.ts'
 import { Authority } from '../support/certificates.ts'
 import { caseTest, longTest } from '../support/length.ts'
 import { ask, echo, inSandbox, portOf, type Sandbox, startFile, succeeded } from '../support/server.ts'
@@ -53,6 +56,16 @@ function askByDatagram(port: number, line: string): Promise<string> {
     })
     socket.send(`${line}\n`, port, '127.0.0.1')
   })
+}
+
+/** What kill -9 of a server leaves. Returns the id of the file. */
+async function leaveStale(path: string): Promise<string> {
+  const server = net.createServer().listen(`${path}.live`)
+  await once(server, 'listening')
+  linkSync(`${path}.live`, path)
+  server.close()
+  await once(server, 'close')
+  return fileId(path)
 }
 
 function program(box: Sandbox, more = ''): string {
@@ -165,7 +178,10 @@ if (isRoot) {
   test('a Unix socket has the owner of who serves it: the new one after a reload or an upgrade, the old one after one that is given up', async () => {
     await inSandbox(async (box) => {
       chmodSync(box.directory, 0o755)
-      const [declared, inner] = ['a.sock', 'b.sock'].map((name) => join(box.directory, name)) as [string, string]
+      const shared = join(box.directory, 'shared') // both users may listen there
+      mkdirSync(shared)
+      chmodSync(shared, 0o777)
+      const [declared, inner] = [join(box.directory, 'a.sock'), join(shared, 'b.sock')]
       const as = (user: string, more = '') =>
         box.file(
           'app.js',
@@ -196,6 +212,65 @@ if (isRoot) {
       assert.equal(owners(), [NOBODY, NOBODY])
       assert.equal([await ask(declared, 'x'), await ask(inner, 'x')], [String(NOBODY), String(NOBODY)])
       await box.stop()
+    })
+  })
+
+  test('listen() has the rights of the user: no port and no folder of root, whatever leads there', async () => {
+    await inSandbox(async (box) => {
+      chmodSync(box.directory, 0o755)
+      const [roots, theirs] = ['roots', 'theirs'].map((name) => join(dirname(box.runDir), name)) as [string, string]
+      for (const folder of [dirname(roots), roots, theirs]) {
+        mkdirSync(folder, { recursive: true })
+        chmodSync(folder, 0o755)
+      }
+      chownSync(theirs, NOBODY, NOBODY)
+      symlinkSync(roots, join(theirs, 'link'))
+      const stale = await leaveStale(join(roots, 'stale.sock'))
+      const listen = `
+        worker.user = 'nobody'
+        worker.onMessage = async (connection, address) => {
+          const inner = new Worker(address)
+          inner.onConnect = (connection) => connection.end('here\\n')
+          connection.send(await inner.listen().then(() => 'listens', (error) => error.message))
+        }`
+      const port = portOf(await box.start(box.file('app.js', echo(1, listen))))
+      const declare = `: 'nobody' may not bind it with listen(); declare it on a Worker, and the master binds it`
+      const lowest = Number(readFileSync('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'latin1'))
+      if (lowest > 1002)
+        assert.is(await ask(port, 'text://127.0.0.1:1002'), `bind 127.0.0.1:1002: EACCES (permission denied)${declare}`)
+      else console.log(`  here ports are for all from ${lowest} on`)
+      for (const path of [join(roots, 'a.sock'), join(roots, 'stale.sock')])
+        assert.match(await ask(port, `unix://${path}`), /^bind .*: (EACCES|EADDRINUSE) /)
+      assert.is(fileId(join(roots, 'stale.sock')), stale)
+      const linked = await ask(port, `unix://${theirs}/link/a.sock`)
+      assert.match(
+        linked,
+        /: EACCES .*: 'nobody' may not make it, and root makes nothing in what others can change \(\/.*theirs\)$/,
+      )
+      assert.not(existsSync(join(roots, 'a.sock')))
+      const own = join(theirs, 'own.sock')
+      assert.is(await ask(port, `unix://${own}`), 'listens')
+      assert.is(statSync(own).uid, NOBODY)
+      assert.is(await ask(own, 'x'), 'here')
+      await box.stop()
+      assert.not(existsSync(own))
+    })
+  })
+
+  longTest('a declared socket in a folder of a third user ends the start, which says what to do', async () => {
+    await inSandbox(async (box) => {
+      const folder = join(box.directory, 'daemons')
+      mkdirSync(folder)
+      chownSync(folder, DAEMON, DAEMON)
+      for (const path of [box.directory, folder]) chmodSync(path, 0o755)
+      const module = box.file('app.js', echo(1, `worker.user = 'nobody'`, `unix://${folder}/app.sock`))
+      const { code, stderr } = await box.command('start', '-d', module)
+      assert.is(code, 5)
+      assert.match(
+        stderr,
+        /EACCES .*: 'nobody' may not make it, and root makes nothing in what others can change \(.*daemons\)/,
+      )
+      assert.match(stderr, /next: chown the folder to that user/)
     })
   })
 

@@ -136,7 +136,8 @@ export class Sockets {
   }
 
   /**
-   * One of `own` at this address, else a new one; never another group's. Rejects with a SystemError or a UsageError.
+   * One of `own` at this address, else a new one; never another group's. A process asks for it, so the group's user
+   * needs the right to bind it. Rejects with a SystemError or a UsageError.
    */
   async share(
     listen: string,
@@ -153,7 +154,7 @@ export class Sockets {
     const socket =
       (isAnyPort(address) ? undefined : own.find(isHere)) ??
       (await this.#activated(address)) ??
-      (await this.#bind(address, backlog, rightsAt(address, credentials)))
+      (await this.#bind(address, backlog, credentials))
     this.giveTo(credentials, socket) // first: a socket that cannot be given is not kept
     this.keep(socket)
     return socket

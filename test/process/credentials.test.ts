@@ -257,6 +257,31 @@ if (isRoot) {
     })
   })
 
+  for (const isCode of [false, true])
+    caseTest(!isCode)(
+      `files of root in a folder of somebody else are named once${isCode ? ', but not if the code is there, too' : ''}`,
+      async () => {
+        await inSandbox(async (box) => {
+          const folder = join(box.directory, 'daemons')
+          mkdirSync(folder)
+          chownSync(folder, DAEMON, DAEMON)
+          const module = box.file(isCode ? 'daemons/app.js' : 'app.js', echo(1))
+          const [log, pid, out] = ['log', 'pid', 'out'].map((name) => join(folder, name)) as [string, string, string]
+          await box.start(module, '--log-file', log, '--pid-file', pid, '--stdout-file', out)
+          await box.operate({ command: 'reload' })
+          await box.stop()
+          const told = [
+            ...readFileSync(log, 'utf8').matchAll(/ (\S+): root writes this file, and who can change (\S+) /g),
+          ]
+          const expected = isCode ? [] : [log, out, pid].map((path) => [path, folder])
+          assert.equal(
+            told.map(([, path, loose]) => [path, loose]),
+            expected,
+          )
+        })
+      },
+    )
+
   longTest('a declared socket in a folder of a third user ends the start, which says what to do', async () => {
     await inSandbox(async (box) => {
       const folder = join(box.directory, 'daemons')

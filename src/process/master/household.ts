@@ -3,11 +3,12 @@
 // upgrade, removed at the end.
 
 import { closeSync, existsSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { addon } from '../../addon.ts'
 import type { Descriptor } from '../../addon-types.ts'
 import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
+import { loosePartOf } from '../../loose-path.ts'
 import { COUNTER_BYTES } from '../../shared/limits.ts'
 import { ask } from '../control/client.ts'
 import { type Answer, OTHER_MODULE, type Request, refusedBy } from '../control/requests.ts'
@@ -60,6 +61,8 @@ export class Household {
   readonly pidFiles = new Set<string>()
   /** The pid file that the code declares; empty for none. */
   #declaredPid = ''
+  /** Files that have been logged as another's to exchange. */
+  readonly #loose = new Set<string>()
   /** Empty before `take` or `join`; the fields below are null until then. */
   runDir = ''
   output: Output | null = null
@@ -199,6 +202,24 @@ export class Household {
   declare(settings: Settings): void {
     this.recordLog()
     this.#writeDeclaredPid(settings)
+    this.#tellLoose()
+  }
+
+  /**
+   * Logs, once, which files of root's others could exchange for a link to another file. Whoever could exchange the code
+   * instead, which root runs, needs no such way.
+   */
+  #tellLoose(): void {
+    if (process.geteuid?.() !== 0) return
+    const ofCode = loosePartOf(dirname(resolve(this.options.modules[0] ?? '')))
+    for (const path of new Set([...(this.output?.files ?? []), ...this.pidFiles])) {
+      const loose = loosePartOf(dirname(resolve(path)))
+      if (loose === '' || loose === ofCode || this.#loose.has(path)) continue
+      this.#loose.add(path)
+      log(
+        `${path}: root writes this file, and who can change ${loose} can lead root to another one: choose a safer place`,
+      )
+    }
   }
 
   /** For `logs`, after the end of the server, too. */

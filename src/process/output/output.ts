@@ -93,6 +93,11 @@ export class Output {
     return this.#logFile === null ? '' : resolve(this.#logFile.path)
   }
 
+  /** Absolute paths of the files that are open. */
+  get files(): string[] {
+    return [this.#logFile, this.#stdoutFile].flatMap((file) => (file === null ? [] : resolve(file.path)))
+  }
+
   /** Whether children write to a pipe of ours instead of a terminal that we share. */
   get isLogPiped(): boolean {
     return this.#isDaemon || this.#logFile !== null || this.#options.logFormat === 'json'

@@ -69,19 +69,23 @@ export function checkOwnFields(names: readonly string[]): void {
   if (own !== undefined) throw new UsageError('ERR_BAD_HEADER', `'${own}' is the handshake's own`)
 }
 
-/** A server's answer. `more` holds the fields set by the user; a sub-protocol among them overrides `chosen`. */
+/**
+ * A server's answer. `response` has the fields set by the user; a sub-protocol among them overrides `chosen`. `more`:
+ * field lines besides.
+ */
 export function switching(
   head: RequestHead,
   chosen: string,
   terms: Terms | null,
-  more: Response,
+  response: Response,
+  more: string,
 ): { readonly text: string; readonly protocol: string; readonly agreement: Agreement | null } {
-  const protocol = protocolOf(head, more) ?? chosen
+  const protocol = protocolOf(head, response) ?? chosen
   const found = terms === null ? null : accept(head.header('sec-websocket-extensions') ?? '', terms)
   let lines = `Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${acceptOf(head.header('sec-websocket-key') ?? '')}\r\n`
   if (protocol !== '') lines += `Sec-WebSocket-Protocol: ${protocol}\r\n`
   if (found !== null) lines += `Sec-WebSocket-Extensions: ${found.answer}\r\n`
-  lines += linesOf(more)
+  lines += linesOf(response) + more
   return { text: `HTTP/1.1 101 Switching Protocols\r\n${lines}\r\n`, protocol, agreement: found?.agreement ?? null }
 }
 
@@ -89,8 +93,8 @@ export function switching(
  * The sub-protocol chosen as Workerman's users do it: by a header field of the answer. Throws UsageError if it was not
  * offered.
  */
-function protocolOf(head: RequestHead, more: Response): string | undefined {
-  const name = more.getHeader('sec-websocket-protocol')
+function protocolOf(head: RequestHead, response: Response): string | undefined {
+  const name = response.getHeader('sec-websocket-protocol')
   if (name !== undefined && !offeredProtocols(head)?.includes(name))
     throw new UsageError('ERR_BAD_SUBPROTOCOL', `the client did not offer '${name}'`)
   return name
@@ -104,11 +108,17 @@ function linesOf({ fields }: Response): string {
 }
 
 /**
- * The whole answer that turns a client away, in pieces; no content for HEAD. `date`: the value of the Date field, or
- * empty. Throws UsageError for a stream, which is ended, and for a file; also for a status or a reason that cannot be
- * sent, since they may have changed after they were checked.
+ * The whole answer that turns a client away, in pieces; no content for HEAD. `more`: field lines besides those of
+ * `response`, which may be a constant and is not changed. `date`: the value of the Date field, or empty. Throws
+ * UsageError for a stream, which is ended, and for a file; also for a status or a reason that cannot be sent, since
+ * they may have changed after they were checked.
  */
-export function refusing(response: Response, isHead: boolean, date: string): readonly (string | Uint8Array)[] {
+export function refusing(
+  response: Response,
+  more: string,
+  isHead: boolean,
+  date: string,
+): readonly (string | Uint8Array)[] {
   const { body, fields } = response
   if (response.file !== null || streamOf(response) !== null) {
     discardAnswer(response)
@@ -119,7 +129,7 @@ export function refusing(response: Response, isHead: boolean, date: string): rea
   const content = !isEmpty && (typeof body === 'string' || body instanceof Uint8Array) ? body : ''
   const { name, values } = fields.get('upgrade') ?? { name: '', values: [] }
   const [version] = fields.get('sec-websocket-version')?.values ?? []
-  let lines = linesOf(response)
+  let lines = linesOf(response) + more
   if (version !== undefined) lines += `Sec-WebSocket-Version: ${version}\r\n`
   if (name !== '') lines += `Upgrade: ${values.join(', ')}\r\n`
   if (date !== '' && !fields.has('date')) lines += `Date: ${date}\r\n`

@@ -138,13 +138,13 @@ export class ServerOpening extends Opening {
     const response = new Response()
     const said = this.io.event('onWebSocketConnect', request, response)
     if (this.isOver) return visit.end() // the callback threw or closed, and the client has its answer
-    const word = isThenable(said) || visit.hasBegun ? this.#stored(said, visit, request, response) : said
+    const word = isThenable(said) || visit.hasBegun ? this.#stored(said, visit, request) : said
     const decided = (answer: unknown) => {
       visit.end()
       if (this.opener.isLeaving) return this.#turnAway(503, RESTART)
       const refusal = refusalBy(answer, response)
-      if (refusal === null) this.#welcome(head, request, protocol, response)
-      else this.#turnAwayWith(refusal)
+      if (refusal === null) this.#welcome(head, request, protocol, response, visit.lines)
+      else this.#turnAwayWith(refusal, visit.lines)
     }
     if (!isThenable(word)) return decided(word)
     this.isDeciding = true
@@ -156,11 +156,11 @@ export class ServerOpening extends Opening {
   }
 
   /** What the user said, once the session that it asked for is stored. Without an answer for its cookie, none is. */
-  async #stored(said: unknown, visit: Visit, request: Request, response: Response): Promise<unknown> {
+  async #stored(said: unknown, visit: Visit, request: Request): Promise<unknown> {
     const answer = await said
     if (answer === false || !isVerdict(answer) || !visit.hasBegun) return answer
     try {
-      await visit.store(request, answer instanceof Response ? answer : response)
+      await visit.store(request)
     } catch (error) {
       if (this.isDeciding) this.#turnAway(500, 'the session could not be stored')
       this.io.fail(error)
@@ -179,8 +179,9 @@ export class ServerOpening extends Opening {
     this.io.resume()
   }
 
-  #welcome(head: RequestHead, request: Request, protocol: string, response: Response): void {
-    const answer = switching(head, protocol, this.settings.engine?.terms ?? null, response)
+  /** `more`: lines of fields besides those of `response`. */
+  #welcome(head: RequestHead, request: Request, protocol: string, response: Response, more: string): void {
+    const answer = switching(head, protocol, this.settings.engine?.terms ?? null, response, more)
     this.io.write(/[\x80-\xff]/.test(answer.text) ? Buffer.from(answer.text, 'latin1') : answer.text)
     this.closed()
     this.opener.opened(answer.agreement)
@@ -213,18 +214,18 @@ export class ServerOpening extends Opening {
     this.io.end()
   }
 
-  #turnAwayWith(response: Response): void {
-    this.#sendRefusal(response)
+  #turnAwayWith(response: Response, more: string): void {
+    this.#sendRefusal(response, more)
     this.io.end()
   }
 
   #refuse(status: number, message: string, lines: Readonly<Record<string, string>> = {}): void {
     const type = { 'Content-Type': 'text/plain; charset=utf-8' }
-    this.#sendRefusal(new Response(status, { ...type, ...lines }, `${message}\n`))
+    this.#sendRefusal(new Response(status, { ...type, ...lines }, `${message}\n`), '')
   }
 
-  #sendRefusal(response: Response): void {
-    const parts = refusing(response, this.#parser.isHead, this.settings.date())
+  #sendRefusal(response: Response, more: string): void {
+    const parts = refusing(response, more, this.#parser.isHead, this.settings.date())
     this.closed()
     this.opener.refused()
     for (const part of parts) this.io.write(part)

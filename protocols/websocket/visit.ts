@@ -4,13 +4,14 @@
 import { UsageError } from '../../src/errors.ts'
 import { nothing } from '../../src/nothing.ts'
 import type { Request } from '../http/request.ts'
-import type { Response } from '../http/response.ts'
+import { checkField } from '../http/response.ts'
 import type { Session, SessionSource } from '../http/settings.ts'
 
 export class Visit {
   readonly #sessions: SessionSource | null
   #session: Promise<Session> | null = null
   #isOver = false
+  #lines = ''
 
   /** `sessions` is null if they are off, or there is no HTTP. */
   constructor(sessions: SessionSource | null) {
@@ -38,16 +39,26 @@ export class Visit {
     return this.#session !== null
   }
 
+  /**
+   * Field lines that the answer must have besides its own: the cookie. They are never set on a Response, which may be a
+   * constant of the user's, and then the next visitor would get the cookie of this one.
+   */
+  get lines(): string {
+    return this.#lines
+  }
+
   /** No answer can bring a cookie from now on. */
   end(): void {
     this.#isOver = true
   }
 
-  /** Stores what was changed, and adds the cookie to `response` if its client must have one. */
-  async store(request: Request, response: Response): Promise<void> {
+  /** Stores what was changed. If the client must have a cookie, it is in `lines` from then on. */
+  async store(request: Request): Promise<void> {
     // One that could not be loaded has nothing to store: the user has the error, and decided what to make of it.
     const session = await this.#session?.catch(nothing)
     const cookie = session ? await this.#sessions?.commit(session, request.scheme === 'https') : null
-    if (typeof cookie === 'string') response.addHeader('Set-Cookie', cookie)
+    if (typeof cookie !== 'string') return
+    checkField('Set-Cookie', [cookie])
+    this.#lines = `Set-Cookie: ${cookie}\r\n`
   }
 }

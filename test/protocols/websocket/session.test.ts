@@ -83,6 +83,16 @@ test('what a handshake changes is stored before its answer, be that 101 or a Res
   }
 })
 
+test('a Response that turns away several visitors tells none of them the cookie of another', async () => {
+  const { store, sid } = await withVisitor()
+  const refusal = new Response(403, { 'Set-Cookie': 'theme=dark' }, 'admins only')
+  const refuses: Welcome = async (_connection, request) => ((await request.session()).get('admin') ? true : refusal)
+  const here = () => serve(new Sessions({ store }), refuses) // of a process that has not seen the session before
+  assert.match(await answerOf(here(), `sid=${sid}`), new RegExp(`Set-Cookie: theme=dark¶Set-Cookie: sid=${sid};`))
+  assert.is(sidIn(await answerOf(here())), '')
+  assert.is(refusal.getHeader('Set-Cookie'), 'theme=dark')
+})
+
 test('who is not admitted changes nothing, since the answer cannot say so', async () => {
   for (const [said, status] of [
     [false, 403],

@@ -30,7 +30,12 @@ const MAX_AHEAD = 65_536
  * will. Without a limit, whoever looks at the beginning of a body only would leave a connection behind each time.
  */
 const LEFT_BODY_MS = 30_000
-/** The same while the worker is leaving. */
+/**
+ * The answer is complete, and the rest of the body is thrown away: for so long, or a client could send one body for
+ * ever. nginx takes as long (`lingering_time`).
+ */
+const DISCARD_MS = 30_000
+/** Both while the worker is leaving. */
 const LEFT_BODY_LEAVING_MS = 5000
 
 /** The user has closed: an answer under way is cut when nothing of it has come for this long. */
@@ -178,6 +183,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#isLeaving = true // the next answer announces it
     this.#halfClose?.leave()
     this.#watchReader()
+    if (this.#incoming?.isDiscarded === true) this.#arm(this.io.now())
     this.#endEvents()
   }
 
@@ -283,6 +289,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#armedUntil = 0
     if (this.#phase === Phase.Idle) return this.#endIdle()
     if (this.#phase === Phase.Answer || this.#isHeldBack) return this.#checkAnswer()
+    if (this.#incoming?.isDiscarded === true) return this.#leave() // the request has its answer
     throw this.#fault(refusal('ERR_REQUEST_TIMEOUT', 408, 'the request did not come in time'))
   }
 
@@ -529,8 +536,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   #takeBody(incoming: Incoming, bytes: Buffer, start: number): number {
     const end = incoming.take(bytes, start)
-    if (incoming.isUnwanted) this.#leave()
-    else if (incoming.isWhole) this.#endBody(incoming)
+    if (incoming.isWhole) this.#endBody(incoming)
     else this.#await(Phase.Body)
     return end
   }
@@ -564,7 +570,14 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   /** The reader of the body has stopped early: if only that body kept the connection open, it ends now. */
   #leftUnread(exchange: Exchange): void {
-    if (exchange === this.#exchange && exchange.isAnswered && exchange.isLast) this.#leave()
+    if (exchange !== this.#exchange || !exchange.isAnswered) return
+    if (exchange.isLast) this.#leave()
+    else this.#discardRest()
+  }
+
+  #discardRest(): void {
+    this.#incoming?.discard()
+    this.#await(Phase.Body)
   }
 
   #setBodyFull(isFull: boolean): void {
@@ -628,8 +641,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const incoming = this.#incoming
     if (incoming === null) return this.#follow(exchange)
     if (incoming.sink.isBeingRead && !this.#isClosing) return this.#watchReader() // it gets the rest, or an error
-    if (exchange.isLast) return this.#leave()
-    incoming.sink.discard()
+    if (exchange.isLast) this.#leave()
+    else this.#discardRest()
   }
 
   /** Its answer and its body are complete. */
@@ -756,7 +769,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
         return unlimited(settings.headerTimeoutMs)
       case Phase.Body: {
         if (this.#isHeldBack) return this.#answerLimit // the handler is slow, not the client
-        const left = this.#incoming?.timeLeft(unlimited(settings.requestTimeoutMs), this.#since)
+        const left = this.#incoming?.timeLeft(this.#bodyLimit, this.#since)
         return Math.min(unlimited(settings.bodyTimeoutMs), left ?? Number.POSITIVE_INFINITY)
       }
       case Phase.Answer:
@@ -765,6 +778,13 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       case Phase.Upgrade:
         return Number.POSITIVE_INFINITY
     }
+  }
+
+  /** For all of a body, or for discarding its rest. */
+  get #bodyLimit(): number {
+    const limit = unlimited(this.settings.requestTimeoutMs)
+    if (this.#incoming?.isDiscarded !== true) return limit
+    return Math.min(limit, this.#isLeaving ? LEFT_BODY_LEAVING_MS : DISCARD_MS)
   }
 
   get #isHeldBack(): boolean {

@@ -9,7 +9,7 @@ import { Pieces } from './pieces.ts'
 import type { RequestBody } from './request-body.ts'
 import type { Resolved } from './settings.ts'
 
-/** Once the answer is complete, up to this many bytes of an unread body are discarded to keep the connection. */
+/** An answer to a request whose body has more unread bytes than this, as far as is known, is the last. */
 const MAX_UNREAD = 65_536
 
 /** How a body is received. */
@@ -58,7 +58,7 @@ export class Incoming {
 
   /** Takes its bytes from `start` on. Returns where it ends, or the end of `bytes`. */
   take(bytes: Buffer, start: number): number {
-    if (this.#chunked !== null) return this.#takeChunks(this.#chunked, bytes, start)
+    if (this.#chunked !== null) return this.#chunked.feed(bytes, start, (data) => this.#takeData(data))
     const end = Math.min(bytes.length, start + this.#left)
     this.#left -= end - start
     this.#takeData(bytes.subarray(start, end))
@@ -66,21 +66,11 @@ export class Incoming {
     return end
   }
 
-  #takeChunks(chunked: ChunkedDecoder, bytes: Buffer, start: number): number {
-    try {
-      return chunked.feed(bytes, start, (data) => this.#takeData(data))
-    } catch (error) {
-      if (this.isUnwanted) return bytes.length // nobody minds how it goes on
-      throw error
-    }
-  }
-
   #takeData(data: Buffer): void {
-    if (this.isUnwanted) return
     this.#size += data.length
     this.begin()
+    if (this.isDiscarded) return
     if (this.#size > this.#limit) throw tooLarge(this.#limit)
-    if (this.isUnwanted) return
     if (this.#parts === null) this.sink.push(Buffer.from(data))
     else this.#parts.push(data)
   }
@@ -105,12 +95,17 @@ export class Incoming {
     return this.#parts?.take() ?? null
   }
 
-  /** The answer is complete, and this is more than is discarded for the sake of the connection. */
-  get isUnwanted(): boolean {
-    return this.#size > MAX_UNREAD && this.exchange.isAnswered && !this.sink.isBeingRead
+  /** The answer is complete, and nobody reads on. */
+  get isDiscarded(): boolean {
+    return this.exchange.isAnswered && !this.sink.isBeingRead
   }
 
-  /** Whether the connection may outlive the answer: somebody reads the body to its end, or little of it can come. */
+  /**
+   * Whether the connection may outlive the answer: somebody reads the body, or little of it is left, as far as is known
+   * when the head of the answer is written. If a chunked body turns out to be long, or its reader stops, it is
+   * discarded nevertheless: a proxy that was not told `close` gives the connection to another client as soon as it has
+   * sent the whole request, and a FIN would cost that one its own (RFC 9112 section 9.6).
+   */
   get mayBeDiscarded(): boolean {
     if (this.sink.isBeingRead) return true
     return this.#size + this.#left <= MAX_UNREAD && !this.#isAwaitingContinue // it waits for a 100 that will not come
@@ -147,9 +142,15 @@ export class Incoming {
     return this.#isFull || this.#isAwaitingContinue
   }
 
-  /** How much of `ms` for the whole body was left at `since`. */
+  /** How much of `ms` for the whole body, or for discarding its rest, was left at `since`. */
   timeLeft(ms: number, since: number): number {
     return this.#startedAt + ms - since
+  }
+
+  /** Nobody reads the rest: it is thrown away, so that the next request can come. The time for that begins now. */
+  discard(): void {
+    this.sink.discard()
+    this.#startedAt = this.#io.now()
   }
 
   noteWeight(): void {

@@ -267,6 +267,72 @@ test('a body that its reader has left unread ends its connection 30 s after the 
   }
 })
 
+/** A chunked body of that many bytes, without its end. */
+const chunks = (size: number) => Buffer.concat([wire(`${size.toString(16)}¶`), Buffer.alloc(size), wire('¶')])
+const CHUNKED = 'POST / HTTP/1.1¶Host: h¶Transfer-Encoding: chunked¶¶'
+
+/** Answers without reading; a body whose path is `/looks` after a look at its beginning. */
+const inattentive = async (connection: Connection<Request, unknown>, { method, path, body }: Request) => {
+  if (method === 'GET') return connection.send('next')
+  if (path !== '/looks') return connection.send('early')
+  for await (const _ of body) {
+    connection.send('early')
+    break
+  }
+}
+
+test('an answer that does not say close is kept: the rest of its body is discarded, whatever its length', async () => {
+  for (const [head, rest] of [
+    [wire(CHUNKED), Buffer.concat([chunks(150_000), chunks(150_000), wire('0¶¶')])],
+    [wire(CHUNKED.replace('/', '/looks')), Buffer.concat([chunks(150_000), chunks(150_000), wire('0¶¶')])],
+    [wire('POST /looks HTTP/1.1¶Host: h¶Content-Length: 300000¶¶'), Buffer.alloc(299_990)],
+  ] as const) {
+    const server = serve(inattentive, { maxBodyBytes: head.includes('Length') ? 300_000 : 100_000 })
+    const begin = head.includes('chunked') ? chunks(10) : Buffer.alloc(10)
+    server.receive(Buffer.concat([head, begin]))
+    assert.match(await writtenBy(server, (all) => all.endsWith('early')), /^HTTP\/1\.1 200 (?!.*Connection: close)/)
+    for (let at = 0; at < rest.length; at += 50_000) server.receive(rest.subarray(at, at + 50_000))
+    server.receive(wire(GET))
+    assert.match(await writtenBy(server, (all) => all.endsWith('next')), /^HTTP\/1\.1 200 /)
+    server.advance(50_000) // no time runs any more but that of an idle connection
+    assert.equal([server.connection.getStatus(false), server.errors], ['ESTABLISHED', []])
+  }
+})
+
+test('what is known to be long when the answer begins is not discarded: the answer says that the connection ends', async () => {
+  for (const head of [post(300_000), wire(CHUNKED)]) {
+    const server = serve(async (connection, request) => {
+      if (head.includes('chunked')) await until(() => request.body.weight > 66_000)
+      connection.send('early')
+    })
+    server.receive(head)
+    server.receive(head.includes('chunked') ? chunks(70_000) : Buffer.alloc(10))
+    assert.match(await writtenBy(server, (all) => all !== ''), /Connection: close/)
+    await until(() => server.socket.hasEnded)
+    assert.equal(server.errors, [])
+  }
+})
+
+test('a body without an end is discarded for 30 s, or 5 s if the worker leaves, and then the connection ends', async () => {
+  for (const [seconds, begin] of [
+    [30, () => undefined],
+    [5, (server: Wire<Request, unknown>) => server.goodbye()],
+  ] as const) {
+    const server = serve(inattentive)
+    server.receive(wire(CHUNKED))
+    await writtenBy(server, (all) => all.endsWith('early'))
+    begin(server)
+    for (let second = 1; second < seconds; second++) {
+      server.receive(chunks(10_000))
+      server.advance(1000)
+      assert.is(server.socket.hasEnded, false)
+    }
+    server.advance(2000) // distant deadlines are coarse
+    await until(() => server.socket.hasEnded)
+    assert.equal([shown(server.written()), server.errors], ['', []])
+  }
+})
+
 test('who takes the rest of a body slowly after its answer, or is still at work, is no such reader', async () => {
   const slow = abandoned()
   await fill(slow.server)
@@ -292,10 +358,10 @@ test('who takes the rest of a body slowly after its answer, or is still at work,
 })
 
 test('an early answer that is large is followed by FIN when it has left, and what comes behind the body is no fault', async () => {
-  for (const behind of ['0¶¶', '0¶¶GET /next HTTP/1.1¶Host: h¶¶', 'no chunk¶', '3¶abc¶']) {
+  for (const behind of ['', 'GET /next HTTP/1.1¶Host: h¶¶', 'no head¶', 'GET']) {
     const server = serve((connection) => connection.send('B'.repeat(600_000)))
     server.hold()
-    server.receive(wire(`POST / HTTP/1.1¶Host: h¶Transfer-Encoding: chunked¶¶186a0¶${'z'.repeat(100_000)}¶${behind}`))
+    server.receive(Buffer.concat([post(100_000), Buffer.alloc(100_000, 'z'), wire(behind)]))
     server.drain()
     await nextTurn()
     assert.is(server.socket.hasEnded, true, behind)

@@ -277,9 +277,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (kind === 'left body') return this.#checkLeftBody()
     if (kind === 'late events') return this.#endEvents()
     if (kind === 'last answer') return this.#checkLast()
-    const fault = this.#lateFault
-    this.#lateFault = null
-    if (fault !== null) throw fault
+    if (this.#lateFault !== null) this.#throwLate(this.#lateFault)
+    if (this.#isFaulty) return this.io.end()
     const isWhole = this.#phase === Phase.Idle || this.#phase === Phase.Flush // the answer is written, but may still be queued
     if (this.#isOver && !isWhole) return this.io.end()
     if (isWhole && this.#isUnread(this.#since)) return this.#giveUpReader()
@@ -291,6 +290,13 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (this.#phase === Phase.Answer || this.#isHeldBack) return this.#checkAnswer()
     if (this.#incoming?.isDiscarded === true) return this.#leave() // the request has its answer
     throw this.#fault(refusal('ERR_REQUEST_TIMEOUT', 408, 'the request did not come in time'))
+  }
+
+  /** The time for handlers begins anew: this error had its timer. */
+  #throwLate(fault: ProtocolError): never {
+    this.#lateFault = null
+    this.io.deadline('http', FAULT_MS)
+    throw fault
   }
 
   /** Until a handler that goes on after its answer has settled, the next request would have to wait anyway. */

@@ -293,6 +293,26 @@ test('a handler may throw anything at all: the client hears 500, onError hears o
   }
 })
 
+test('behind a malformed head the connection ends after 5 s, whatever a handler before it still does', async () => {
+  for (const reads of [[GET, 'BAD¶¶'], [GET, 'BAD', ' /¶¶'], [`${GET}BAD¶¶`]]) {
+    const server = serve(async (connection) => {
+      await nextTurn()
+      connection.send('early')
+      await new Promise(() => undefined)
+    })
+    for (const bytes of reads) {
+      server.receive(wire(bytes))
+      await until(() => server.connection.bytesWritten > 0)
+    }
+    server.advance(1)
+    assert.match(shown(server.written()), /early.*HTTP\/1\.1 400 /)
+    server.advance(4998)
+    assert.is(server.socket.hasEnded, false, String(reads))
+    server.advance(1000)
+    assert.is(server.socket.hasEnded, true, String(reads))
+  }
+})
+
 test('a log that throws is told, and costs its connection when the answer has left, however that was made', async () => {
   async function* pieces() {
     yield 'text'

@@ -1,7 +1,6 @@
 // The settings of a WebSocket, with their defaults and the reasons for them.
 
 import { UsageError } from '../../src/errors.ts'
-import { nothing } from '../../src/nothing.ts'
 import {
   checkOptions,
   integerFrom,
@@ -15,7 +14,7 @@ import {
   type Rule,
   rule,
 } from '../../src/options.ts'
-import { isThenable } from '../../src/thenable.ts'
+import { disown, isThenable } from '../../src/thenable.ts'
 import { isToken } from '../http/fields.ts'
 import { HEAD_LIMITS } from '../http/head.ts'
 import type { Request } from '../http/request.ts'
@@ -125,12 +124,14 @@ export function resolved(settings: WebSocketSettings, services: WebSocketService
     compression,
     protocols: typeof protocols === 'function' ? [] : protocols,
     choose(offered, request) {
-      if (typeof protocols === 'function') return protocols(offered, request) || ''
+      if (typeof protocols === 'function') return atOnce('protocols', protocols(offered, request)) || ''
       return protocols.find((name) => offered.includes(name)) ?? ''
     },
     isWelcome(origin, request) {
       if (origins === undefined) return true
-      return typeof origins === 'function' ? saidOf(origins(origin, request)) : origins.includes(origin ?? '')
+      return typeof origins === 'function'
+        ? Boolean(atOnce('origins', origins(origin, request)))
+        : origins.includes(origin ?? '')
     },
     pingIntervalMs: settings.pingIntervalMs ?? 30_000,
     pongTimeoutMs: settings.pongTimeoutMs ?? 10_000,
@@ -141,10 +142,11 @@ export function resolved(settings: WebSocketSettings, services: WebSocketService
 }
 
 /** A promise would be true whatever it says: it is no answer, but the fault of who wrote the function. */
-function saidOf(answer: unknown): boolean {
-  if (!isThenable(answer)) return Boolean(answer)
-  Promise.resolve(answer).catch(nothing) // nobody waits for it
-  throw new UsageError('ERR_BAD_OPTION', `'origins' answers at once, not by a promise: use onWebSocketConnect for that`)
+function atOnce<T>(option: string, answer: T): T {
+  if (!isThenable(answer)) return answer
+  disown(answer)
+  const advice = `'${option}' answers at once, not by a promise: use onWebSocketConnect for that`
+  throw new UsageError('ERR_BAD_OPTION', advice)
 }
 
 function compressionOf(given: boolean | CompressionSettings): CompressionChoice | null {

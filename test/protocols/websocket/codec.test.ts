@@ -238,6 +238,16 @@ test('a promise of a function for origins admits nobody: it is an error, whateve
   }
 })
 
+test('so is one of a function for sub-protocols: its rejection ends no process', async () => {
+  for (const answer of [async () => 'a', () => Promise.reject(new Error('the database is away'))]) {
+    const server = serve({ protocols: answer as never })
+    server.receive(wire(ASK('Sec-WebSocket-Protocol: a¶')))
+    assert.is(shown(server.written()).slice(9, 12), '500')
+    assert.match(server.errors[0]?.message ?? '', /protocols.*promise/)
+    await nextTurn() // a rejection that nobody has taken is told now
+  }
+})
+
 test('origins are a list, or a function: a text would let in what is a part of it', () => {
   for (const origins of ['https://app.example.org', 5, {}, null, [5]])
     assert.throws(

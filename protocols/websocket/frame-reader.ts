@@ -147,7 +147,7 @@ export class FrameReader {
     if (short === 127 && (head[2] as number) & 0x80) throw broken('a length with its highest bit set')
     const limit = sink.maxMessageBytes
     if (this.#opcode < Opcode.Close) this.#messageBytes += length
-    if (this.#messageBytes > limit)
+    if (this.#messageBytes > (this.#isCompressed ? longestCompressed(limit) : limit))
       throw new ProtocolError('ERR_MESSAGE_TOO_LARGE', `a message is over the limit of ${limit} bytes`, {
         closeCode: 1009,
       })
@@ -216,6 +216,14 @@ export class FrameReader {
 }
 
 const NO_BYTES = Buffer.alloc(0)
+
+/**
+ * Most bytes of a message within the limit, compressed: deflate makes what it cannot compress longer, by as much as the
+ * bound of zlib says for its worst settings. Inflating it enforces the limit itself. 64 for the ends of fragments.
+ */
+function longestCompressed(limit: number): number {
+  return limit + limit / 8 + limit / 64 + 64
+}
 
 function headSizeOf(second: number): number {
   const short = second & 0x7f

@@ -1,7 +1,7 @@
 // The server's and the client's side of a WebSocket, in memory: frames whole, byte by byte, cut everywhere and behind others;
 // handshakes; closing; compression; what peers must not do.
 
-import { deflateRawSync, inflateRawSync } from 'node:zlib'
+import { constants, deflateRawSync, inflateRawSync } from 'node:zlib'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { AccessLogEntry } from '../../../protocols/http/access-log.ts'
@@ -938,6 +938,30 @@ test('compression: a message may be as long as the limit, which may be infinite,
       server.receive(masked(frame(0xc1, deflated(message))))
       assert.equal([...server.messages, server.connection.closeCode], [message, 0], `${maxPackageSize}`)
     }
+})
+
+test('compression: the limit is that of the message, also where deflate has made it longer', () => {
+  const random = randomOf(seedOf('what cannot be compressed'))
+  for (const protocol of zlibs)
+    for (const options of [{}, { level: 1 }, { windowBits: 9, memLevel: 1 }, { strategy: constants.Z_FIXED }])
+      for (const limit of [10, 1000, 20_000]) {
+        const packed = (size: number) => {
+          const bytes = Uint8Array.from({ length: size }, () => random(256))
+          return deflateRawSync(bytes, { ...options, finishFlush: 2 }).subarray(0, -4)
+        }
+        const server = opened({ compression: true }, { maxPackageSize: limit }, EXTENSION, protocol)
+        const longest = packed(limit)
+        assert.ok(longest.length > limit)
+        server.receive(masked(frame(0xc2, longest)))
+        server.receive(masked(frame(0x42, longest.subarray(0, 9))))
+        server.receive(masked(frame(0x80, longest.subarray(9))))
+        assert.equal([server.messages.length, server.errors], [2, []], `${limit} ${JSON.stringify(options)}`)
+        server.receive(masked(frame(0xc2, packed(limit + 1))))
+        assert.is(server.connection.closeCode, 1009)
+        const endless = opened({ compression: true }, { maxPackageSize: limit }, EXTENSION, protocol)
+        endless.receive(masked(frame(0x42, 'x', 2 * limit + 100)).subarray(0, 14))
+        assert.is(endless.connection.closeCode, 1009)
+      }
 })
 
 test('compression: the examples of RFC 7692, and messages that end in the middle of something', () => {

@@ -5,6 +5,7 @@ import { ProtocolError, UsageError } from '../../src/errors.ts'
 import { type CodecIo, type LastWordReason, NEED_MORE } from '../../src/protocol.ts'
 import { isThenable } from '../../src/thenable.ts'
 import { described } from '../http/access-log.ts'
+import { wireOf } from '../http/answer-bytes.ts'
 import { HEAD_LIMITS, HeadParser, type RequestHead } from '../http/head.ts'
 import { isMisdirected, Request } from '../http/request.ts'
 import { Response } from '../http/response.ts'
@@ -182,7 +183,7 @@ export class ServerOpening extends Opening {
   /** `more`: lines of fields besides those of `response`. */
   #welcome(head: RequestHead, request: Request, protocol: string, response: Response, more: string): void {
     const answer = switching(head, protocol, this.settings.engine?.terms ?? null, response, more)
-    this.io.write(/[\x80-\xff]/.test(answer.text) ? Buffer.from(answer.text, 'latin1') : answer.text)
+    this.io.write(wireOf(answer.text))
     this.closed()
     this.opener.opened(answer.agreement)
     this.#log(101, 0)
@@ -276,7 +277,7 @@ export class ClientOpening extends Opening {
     const offer = this.#terms === null ? '' : offerOf(this.#terms)
     const { text, key } = asking(authority, target?.uri ?? '/', protocols, offer, headers)
     this.#key = key
-    io.write(text)
+    io.write(wireOf(text))
   }
 
   take(bytes: Buffer, start: number): number {

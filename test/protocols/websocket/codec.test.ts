@@ -1539,6 +1539,8 @@ test('a client refuses an answer that is none', () => {
   assert.throws(() => client({ protocols: ['a', 'a'] }), /comes twice/)
   const named = open(websocket({ headers: { host: 'example.org' } }), { role: 'client' })
   assert.equal(shown(named.written()).match(/host: .*?¶/gi), ['host: example.org¶'])
+  const accented = open(websocket({ headers: { 'X-Name': 'J\u00fcrgen' } }), { role: 'client' })
+  assert.match(shown(accented.written()), /¶X-Name: J\u00fcrgen¶/) // in latin1, which servers read
 })
 
 test('server and client understand each other, with and without compression, however it is cut', () => {

@@ -2,6 +2,7 @@
 // name is looked up where the socket is bound, once, in the master.
 
 import { isIPv6 } from 'node:net'
+import { domainToASCII } from 'node:url'
 import { UsageError } from '../errors.ts'
 
 export interface Address {
@@ -92,8 +93,14 @@ export interface Target extends Address {
 /** The address as in a Host header field: without the usual port; `localhost` for a Unix socket. */
 export function authorityOf({ transport, host, port }: Address, usualPort: number): string {
   if (transport === 'unix') return 'localhost'
-  const name = isIPv6(host) ? `[${host}]` : host
+  const name = hostNameOf(host)
   return port === usualPort ? name : `${name}:${port}`
+}
+
+/** A zone is the client's own name for an interface, and must not be sent (RFC 6874 section 4). */
+function hostNameOf(host: string): string {
+  if (isIPv6(host)) return `[${host.replace(/%.*/, '')}]`
+  return /^[\x21-\x7e]*$/.test(host) ? host : domainToASCII(host)
 }
 
 const AFTER_HOST = /^([^/?#]*)([^#]*)/

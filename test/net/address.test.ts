@@ -4,7 +4,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { formatEndpoint } from '../../src/endpoint.ts'
 import { codeOf } from '../../src/errors.ts'
-import { type Address, checkUnixPath, parseAddress } from '../../src/net/address.ts'
+import { type Address, authorityOf, checkUnixPath, parseAddress, parseTarget } from '../../src/net/address.ts'
 
 const tcp = (scheme: string, host: string, port: number): Address => ({
   scheme,
@@ -83,6 +83,21 @@ test('anything else is refused, with what was given, the reason and an example',
       JSON.stringify(text),
     )
   }
+})
+
+test('a Host field has no zone, which names an interface of the client, and a name in ASCII', () => {
+  for (const [address, authority] of [
+    ['ws://example.org/chat', 'example.org'],
+    ['ws://example.org:81', 'example.org:81'],
+    ['ws://my_host:81', 'my_host:81'],
+    ['ws://127.0.0.1', '127.0.0.1'],
+    ['ws://[::1]:81', '[::1]:81'],
+    ['ws://[fe80::1%eth0]', '[fe80::1]'],
+    ['ws://[fe80::1%eth0]:81', '[fe80::1]:81'],
+    ['ws://b\u00fccher.example:81', 'xn--bcher-kva.example:81'],
+    ['unix:///run/app.sock', 'localhost'],
+  ] as const)
+    assert.is(authorityOf(parseTarget(address, 80), 80), authority)
 })
 
 test('an endpoint is written as it is read', () => {

@@ -24,7 +24,10 @@ export interface SessionOptions {
   readonly store: SessionStore
   /** Default: `sid`, which does not reveal what the server is made of. */
   readonly cookieName?: string
-  /** Seconds without a request after which a session ends. Default: 1440, as in Workerman. */
+  /**
+   * Seconds without a request for which a session lives on. It may be a quarter more, since not every request stores it
+   * anew. Default: 1440, as in Workerman.
+   */
   readonly lifetime?: number
   /** Cookie attributes. Defaults: `/`, no domain (this host only), HttpOnly, SameSite=Lax, Secure if the request is. */
   readonly path?: string
@@ -72,6 +75,8 @@ const ID = /^[\w-]{43}$/
 /** For `http({ sessions })`: gives each visitor a session, and its id in a cookie. */
 export class Sessions {
   readonly #options: Required<Omit<SessionOptions, 'domain'>> & {
+    /** Seconds from when it was stored: the last request may have come just before it was due to be stored again. */
+    readonly keptFor: number
     readonly domain: string | null
     readonly isAlwaysSecure: boolean
   }
@@ -86,7 +91,9 @@ export class Sessions {
     if (/^__host-/i.test(cookieName) && (path !== '/' || domain !== undefined))
       throw bad(`Sessions: a cookie named ${cookieName} has no domain, and the path /`)
     const isAlwaysSecure = sameSite === 'None' || /^__(?:host|secure)-/i.test(cookieName)
-    this.#options = { store, cookieName, lifetime, path, domain: domain ?? null, sameSite, secrets, isAlwaysSecure }
+    const keptFor = Math.ceil(lifetime * (1 + RENEW_AFTER))
+    const own = { keptFor, domain: domain ?? null, isAlwaysSecure }
+    this.#options = { store, cookieName, lifetime, path, sameSite, secrets, ...own }
   }
 
   /** Returns the session of a cookie; a new one if there is none, it has expired, or the id is not ours. */
@@ -103,7 +110,7 @@ export class Sessions {
    * the Set-Cookie value if the client must be sent one, otherwise null.
    */
   async commit(session: StoredSession, isEncrypted: boolean): Promise<string | null> {
-    const { store, lifetime } = this.#options
+    const { store, keptFor } = this.#options
     const id = session.getId()
     const { former, isChanged } = session
     if (session.isEmpty) {
@@ -114,22 +121,22 @@ export class Sessions {
     if (!isChanged && !this.#isDue(id)) return null
     if (!(await this.#store(session, isChanged))) return null // it was logged out meanwhile, or has another id by now
     this.#remember(id)
-    return this.#cookie(this.#signed(id), lifetime, isEncrypted)
+    return this.#cookie(this.#signed(id), keptFor, isEncrypted)
   }
 
   /** A session that was removed is never created again: false. */
   async #store(session: StoredSession, isChanged: boolean): Promise<boolean> {
-    const { store, lifetime } = this.#options
+    const { store, keptFor } = this.#options
     const id = session.getId()
     if (session.former !== null) return this.#rename(session, session.former)
     if (session.isNew) {
-      await store.write(id, session.all(), lifetime)
+      await store.write(id, session.all(), keptFor)
       return true
     }
-    if (isChanged && store.replace !== undefined) return store.replace(id, session.all(), lifetime)
-    if (!isChanged && store.touch !== undefined) return store.touch(id, lifetime)
+    if (isChanged && store.replace !== undefined) return store.replace(id, session.all(), keptFor)
+    if (!isChanged && store.touch !== undefined) return store.touch(id, keptFor)
     const data = await this.#read(id)
-    if (data !== null) await store.write(id, isChanged ? session.all() : data, lifetime)
+    if (data !== null) await store.write(id, isChanged ? session.all() : data, keptFor)
     return data !== null
   }
 
@@ -138,10 +145,10 @@ export class Sessions {
    * one only, and may come while we write.
    */
   async #rename(session: StoredSession, former: string): Promise<boolean> {
-    const { store, lifetime } = this.#options
+    const { store, keptFor } = this.#options
     const id = session.getId()
     if (!(await this.#exists(former))) return false
-    await store.write(id, session.all(), lifetime)
+    await store.write(id, session.all(), keptFor)
     const isStillThere = await this.#exists(former)
     await store.destroy(isStillThere ? former : id)
     session.former = null
@@ -149,8 +156,8 @@ export class Sessions {
   }
 
   async #exists(id: string): Promise<boolean> {
-    const { store, lifetime } = this.#options
-    return store.touch === undefined ? (await this.#read(id)) !== null : store.touch(id, lifetime)
+    const { store, keptFor } = this.#options
+    return store.touch === undefined ? (await this.#read(id)) !== null : store.touch(id, keptFor)
   }
 
   /**

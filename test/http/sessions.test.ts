@@ -38,7 +38,7 @@ test('data comes back with the cookie, and only what has changed is stored', asy
     assert.is(await sessions.commit(first, true), null, 'nothing is set: no cookie')
     first.put({ user: 7, flash: 'hi' })
     const line = await sessions.commit(first, true)
-    assert.match(line ?? '', /^sid=[\w-]{43}; Max-Age=1440; Path=\/; SameSite=Lax; Secure; HttpOnly$/)
+    assert.match(line ?? '', /^sid=[\w-]{43}; Max-Age=1800; Path=\/; SameSite=Lax; Secure; HttpOnly$/)
     const second = await sessions.load({ sid: idIn(line) })
     assert.equal(
       [second.get('user'), second.pull('flash'), second.pull('flash'), second.has('flash')],
@@ -84,6 +84,31 @@ test('a value that is changed in place is stored, and one that is only read is n
     }
     assert.is(writes, 3)
   })
+})
+
+test('a session lives for its lifetime after any request, also one that did not store it anew', async () => {
+  const { now } = Date
+  let seconds = now() / 1000
+  Date.now = () => seconds * 1000
+  try {
+    await withStores(async (store) => {
+      const sessions = new Sessions({ store })
+      const session = await sessions.load({})
+      session.set('user', 7)
+      const line = await sessions.commit(session, false)
+      const sid = idIn(line)
+      const keptFor = Number(/Max-Age=(\d+)/.exec(line ?? '')?.[1])
+      seconds += 359
+      assert.is(await sessions.commit(await sessions.load({ sid }), false), null) // stored a moment ago
+      seconds += 1439
+      assert.is((await sessions.load({ sid })).get('user'), 7)
+      assert.ok(keptFor > 359 + 1439, 'the browser still sends its cookie')
+      seconds += 3
+      assert.is((await sessions.load({ sid })).isNew, true) // and not much longer
+    })
+  } finally {
+    Date.now = now
+  }
 })
 
 test('an id that we did not give is never taken', async () => {

@@ -19,10 +19,9 @@ export interface Subscription extends Disposable {
   /** As given to `subscribe`. */
   readonly subject: string
   /**
-   * Resolves when every worker that publishes knows of the subscription: what is published afterwards arrives. Of
-   * `Channel` in `onWorkerStart` it resolves at once, without that promise: nobody publishes to a process that is not
-   * ready. Take a snapshot that publishes keep up to date in `onWorkerActive`. Of a `Cluster` it resolves when NATS
-   * knows.
+   * Resolves when every worker that publishes knows of the subscription (of a `Cluster`: when NATS does): what is
+   * published afterwards arrives. In `onWorkerStart` it resolves at once, without that promise: nobody publishes to a
+   * process that is not ready. Take a snapshot that publishes keep up to date in `onWorkerActive`.
    */
   readonly ready: Promise<void>
   /**

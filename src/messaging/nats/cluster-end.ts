@@ -80,6 +80,9 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   #sender = ''
   #usualHead: MsgHdrs | null = null
   readonly #listening = new Set<Listening>()
+  /** The user's subscriptions, and what NATS knows of each: nothing before this process serves. */
+  readonly #subscribers = new Map<Subscriber, Listening | null>()
+  #isServing = false
   readonly #troubles = new LimitedLog()
   readonly #stay = new Stay(() => this.#ending > 0 || this.#post.isBusy)
   #host: BridgeHost | null = null
@@ -222,15 +225,30 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
 
   // Receiving
 
+  /** A process that is not ready, and may never be, must take no message from those that are. */
   subscribe(subscriber: Subscriber): Subscription {
+    this.#subscribers.set(subscriber, this.#isServing ? this.#hear(subscriber) : null)
+    const ready = this.#isServing ? this.#link.ready() : Promise.resolve()
+    const unsubscribe = () => this.#unsubscribe(subscriber)
+    return { subject: subscriber.pattern, ready, unsubscribe, [Symbol.dispose]: unsubscribe }
+  }
+
+  #hear(subscriber: Subscriber): Listening {
     const { pattern, queue } = subscriber
-    const listening = this.#link.subscribe(pattern, queue, (message) => this.#deliver(subscriber, message))
+    return this.#listen(pattern, queue, (message) => this.#deliver(subscriber, message))
+  }
+
+  #listen(subject: string, queue: string, take: (message: Msg) => void): Listening {
+    const listening = this.#link.subscribe(subject, queue, take)
     this.#listening.add(listening)
-    const unsubscribe = () => {
-      subscriber.isOver = true
-      if (this.#listening.delete(listening)) void this.#link.unsubscribe(listening)
-    }
-    return { subject: pattern, ready: this.#link.ready(), unsubscribe, [Symbol.dispose]: unsubscribe }
+    return listening
+  }
+
+  #unsubscribe(subscriber: Subscriber): void {
+    subscriber.isOver = true
+    const listening = this.#subscribers.get(subscriber) ?? null
+    this.#subscribers.delete(subscriber)
+    if (listening !== null && this.#listening.delete(listening)) void this.#link.unsubscribe(listening)
   }
 
   #deliver(subscriber: Subscriber, incoming: Msg): void {
@@ -330,17 +348,23 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
 
   async serve(): Promise<void> {
     const host = this.#host
-    if (host === null || host.workerHandler === null) return
+    if (host === null) return
+    this.#isServing = true
+    for (const subscriber of this.#subscribers.keys()) this.#subscribers.set(subscriber, this.#hear(subscriber))
+    if (host.workerHandler !== null) this.#hearByName(host)
+    if (this.#listening.size === 0) return
+    const patience = new Promise<void>((resolve) => deadlines.after(PATIENCE_MS, resolve))
+    await Promise.race([this.#link.ready(), this.#link.failed, patience])
+  }
+
+  #hearByName(host: BridgeHost): void {
     if (this.#sender === '') return this.#explainSilence(host)
     const { server } = this.#settings
-    const listen = (subject: string, queue: string) =>
-      this.#listening.add(this.#link.subscribe(subject, queue, (message) => this.#receive(message)))
+    const listen = (subject: string, queue: string) => this.#listen(subject, queue, (message) => this.#receive(message))
     listen(this.#subject('any', host.name), 'any')
     listen(this.#subject('all', host.name), '')
     listen(this.#subject('to', server, host.name, host.id), 'one')
     listen(this.#subject('to', server, host.name, host.id, this.#process), '')
-    const patience = new Promise<void>((resolve) => deadlines.after(PATIENCE_MS, resolve))
-    await Promise.race([this.#link.ready(), this.#link.failed, patience])
   }
 
   #explainSilence({ name }: BridgeHost): void {

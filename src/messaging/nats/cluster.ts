@@ -55,7 +55,8 @@ export class Cluster {
   /**
    * As `Channel.subscribe`: `handler(message, { subject, from, call })` for each message on the subject, whoever has
    * published it; other programs' messages must be JSON. The subject is NATS's own. `ready` resolves when NATS knows of
-   * it. Throws UsageError: ERR_BAD_SUBJECT, ERR_BAD_OPTION, ERR_UNKNOWN_OPTION.
+   * it, which it does when `onWorkerStart` has settled: before that, at once. Throws UsageError: ERR_BAD_SUBJECT,
+   * ERR_BAD_OPTION, ERR_UNKNOWN_OPTION.
    */
   subscribe(subject: string, handler: SubjectHandler, options: SubscribeOptions = {}): Subscription {
     return this.#end.subscribe(checkSubscriber(subject, handler, options))

@@ -274,7 +274,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
       this.#losses.refuse(entry, size)
       return size
     }
-    const address = this.isUp ? this.address : '' // not one that leaves: it has an outbox of its own
+    const address = this.address === this.#leftAddress ? '' : this.address // one that leaves has an outbox of its own
     this.#waiting.add({ value: packed, entry, size, since: recently(), audience, whom, address })
     if (this.#waiting.length === 1) this.#watch()
     this.#connect()

@@ -3,7 +3,9 @@
 import { rmSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { drive } from '../support/driven.ts'
+import { addon } from '../../src/addon.ts'
+import { drive, startDriven } from '../support/driven.ts'
+import { caseTest } from '../support/length.ts'
 import { inCluster, startInCluster, withNats } from '../support/nats.ts'
 import { inSandbox, type Sandbox } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -28,6 +30,22 @@ const subscribing = `
   slow.onWorkerStart = async () => {
     await cluster.subscribe('news', (message) => note('news', message)).ready
     await started()
+  }
+`
+
+/** The new process of a reload says hello to `to`, which answers at once. */
+const asking = (to: string) => `
+  ${slow}
+  slow.onMessage = (from, message) => { note(message); return 'done' }
+  slow.onSendFail = driver.onSendFail = (error, message) => console.error('told of', message, error.message)
+  driver.onWorkerMessage = async (from) => {
+    from.send('sent')
+    console.error('hello handled')
+    console.error('asked and ' + await from.request('asked').catch(({ message }) => message))
+  }
+  slow.onWorkerStart = () => {
+    if (slow.incarnation > 1) ${to}.send('hello')
+    return started()
   }
 `
 
@@ -61,6 +79,30 @@ test('a process takes no messages of its subscriptions at a Cluster before it is
       await until(() => lines(box, /job \d+/g).length === 80)
       await until(() => lines(box, /news \d+/g).length >= 80)
       assert.equal(lines(box, /.* too early/g), [])
+      await box.stop()
+    }),
+  ))
+
+async function isAnswered(box: Sandbox): Promise<void> {
+  await whileStarting(box, () => until(() => box.log().includes('hello handled')))
+  await until(() => /sent when ready/.test(box.log()) && /asked and done/.test(box.log()))
+  assert.equal(lines(box, /told of .*|.* too early/g), [])
+}
+
+for (const engine of addon().newEngine === null ? ['node'] : ['native', 'node'])
+  caseTest(engine === 'native')(`${engine}: what answers a process that is not ready reaches it when it is`, () =>
+    inSandbox(async (box) => {
+      await startDriven(box, asking(`driver.worker(0)`), '--engine', engine)
+      await isAnswered(box)
+      await box.stop()
+    }),
+  )
+
+test('so does what answers one of a Cluster', () =>
+  inSandbox((box) =>
+    withNats(box, async (nats) => {
+      await startInCluster(box, inCluster(nats.url, 'a', asking(`cluster.group('driver').any()`)), 2)
+      await isAnswered(box)
       await box.stop()
     }),
   ))

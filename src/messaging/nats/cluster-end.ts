@@ -1,8 +1,8 @@
 // A process's end of a Cluster: its connection, what it has sent, and what it listens to. A worker listens to four
 // subjects: its group's, where each message goes to one worker; its group's, where each goes to all; its own; and the
-// one of this very process, for what answers its messages. Where one worker is meant it is a member of a queue group,
-// so that only one of the two processes of a worker which is being replaced gets a message. What is for all is for
-// both: the old one may still serve clients.
+// one of this very process, for what answers its messages: that from its start on, and it waits until the worker is
+// ready. Where one worker is meant it is a member of a queue group, so that only one of the two processes of a worker
+// which is being replaced gets a message. What is for all is for both: the old one may still serve clients.
 
 import type { Msg, MsgHdrs } from '@nats-io/transport-node'
 import { crypto } from '../../builtins.ts'
@@ -83,6 +83,8 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   /** The user's subscriptions, and what NATS knows of each: nothing before this process serves. */
   readonly #subscribers = new Map<Subscriber, Listening | null>()
   #isServing = false
+  /** What answers this process by name before it serves. */
+  readonly #early: { readonly answers: NatsAnswers; readonly message: unknown }[] = []
   readonly #troubles = new LimitedLog()
   readonly #stay = new Stay(() => this.#ending > 0 || this.#post.isBusy)
   #host: BridgeHost | null = null
@@ -274,7 +276,10 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   }
 
   #receive(incoming: Msg): void {
-    this.#read(incoming, true, (answers, message) => this.#mailbox?.take(answers, 0, message, answers.call))
+    this.#read(incoming, true, (answers, message) => {
+      if (this.#isServing) this.#mailbox?.take(answers, 0, message, answers.call)
+      else this.#early.push({ answers, message })
+    })
   }
 
   #read(incoming: Msg, isForOne: boolean, take: (answers: NatsAnswers, message: unknown) => void): void {
@@ -336,13 +341,12 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     this.#host = host
     this.#mailbox = mailbox
     this.#room = new Room(limitsOf(host), NOBODY_WAITS)
-    if (host.hasOwnName && isName(host.name))
-      this.#sender = senderOf({
-        server: this.#settings.server,
-        group: host.name,
-        id: host.id,
-        process: this.#process,
-      })
+    if (host.hasOwnName && isName(host.name)) {
+      const { name, id } = host
+      const { server } = this.#settings
+      this.#sender = senderOf({ server, group: name, id, process: this.#process })
+      this.#listenByName(this.#subject('to', server, name, id, this.#process), '') // it may be answered at once
+    }
     this.#link.open()
   }
 
@@ -352,6 +356,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     this.#isServing = true
     for (const subscriber of this.#subscribers.keys()) this.#subscribers.set(subscriber, this.#hear(subscriber))
     if (host.workerHandler !== null) this.#hearByName(host)
+    for (const { answers, message } of this.#early.splice(0)) this.#mailbox?.take(answers, 0, message, answers.call)
     if (this.#listening.size === 0) return
     const patience = new Promise<void>((resolve) => deadlines.after(PATIENCE_MS, resolve))
     await Promise.race([this.#link.ready(), this.#link.failed, patience])
@@ -359,12 +364,13 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
 
   #hearByName(host: BridgeHost): void {
     if (this.#sender === '') return this.#explainSilence(host)
-    const { server } = this.#settings
-    const listen = (subject: string, queue: string) => this.#listen(subject, queue, (message) => this.#receive(message))
-    listen(this.#subject('any', host.name), 'any')
-    listen(this.#subject('all', host.name), '')
-    listen(this.#subject('to', server, host.name, host.id), 'one')
-    listen(this.#subject('to', server, host.name, host.id, this.#process), '')
+    this.#listenByName(this.#subject('any', host.name), 'any')
+    this.#listenByName(this.#subject('all', host.name), '')
+    this.#listenByName(this.#subject('to', this.#settings.server, host.name, host.id), 'one')
+  }
+
+  #listenByName(subject: string, queue: string): void {
+    this.#listen(subject, queue, (message) => this.#receive(message))
   }
 
   #explainSilence({ name }: BridgeHost): void {
@@ -393,7 +399,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
 
   /** With what has come and waits for its turn: nobody else has it. */
   get unsettled(): number {
-    return this.#post.count + (this.#mailbox?.waiting(this.#isMine).length ?? 0)
+    return this.#post.count + this.#early.length + (this.#mailbox?.waiting(this.#isMine).length ?? 0)
   }
 
   async tellLost(): Promise<void> {
@@ -403,7 +409,8 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
 
   /** NATS has settled what was published, so this is where its loss is told. Returns whether there is anything. */
   #dropWaiting(): boolean {
-    const dropped = this.#mailbox?.withdraw(this.#isMine) ?? []
+    const early = this.#early.splice(0).map(({ answers }) => answers)
+    const dropped = [...early, ...(this.#mailbox?.withdraw(this.#isMine) ?? [])]
     for (const answers of dropped) {
       answers.forget()
       answers.fail(0, lost(answers.subject, HAS_LEFT, false), false)

@@ -7,6 +7,7 @@ import { isThenable } from '../thenable.ts'
 import { type Call, ONE_WAY } from './call.ts'
 import type { WorkerRef } from './references.ts'
 import { separation } from './separation.ts'
+import { isStream, leaveUnasked } from './stream-source.ts'
 import { Undelivered } from './undelivered.ts'
 
 export type Handler = (from: WorkerRef, message: unknown, call: Call) => unknown
@@ -145,8 +146,7 @@ export class Mailbox {
       if (isThenable(result)) void this.#wait(answers, number, result, call, isNext)
       else if (call.isRequest && isStream(result))
         void this.#wait(answers, number, Promise.resolve(result), call, isNext)
-      else if (call.isRequest) answers.answer(number, result)
-      else answers.handled(number)
+      else settle(answers, number, result, call)
     } catch (error) {
       this.#threw(answers, number, error, call)
     }
@@ -166,8 +166,7 @@ export class Mailbox {
     try {
       const result = await promise
       if (call.isRequest && isStream(result)) await answers.stream(number, result, call)
-      else if (call.isRequest) answers.answer(number, result)
-      else answers.handled(number)
+      else settle(answers, number, result, call)
     } catch (error) {
       this.#threw(answers, number, error, call)
     }
@@ -196,11 +195,13 @@ export class Mailbox {
 
 const errors = new LimitedLog()
 
-function expired(): PeerError {
-  return new PeerError('ERR_REQUEST_TIMEOUT', 'nobody waited for the answer any more: not started', false)
+/** @param result no stream, if it is an answer */
+function settle(answers: Answers, number: number, result: unknown, call: Call): void {
+  if (call.isRequest) return answers.answer(number, result)
+  leaveUnasked(result)
+  answers.handled(number)
 }
 
-/** Whether it is an async iterable. Strings and arrays are plain values. */
-export function isStream(value: unknown): value is AsyncIterable<unknown> {
-  return typeof value === 'object' && value !== null && Symbol.asyncIterator in value
+function expired(): PeerError {
+  return new PeerError('ERR_REQUEST_TIMEOUT', 'nobody waited for the answer any more: not started', false)
 }

@@ -3,9 +3,8 @@
 
 import { Call } from './call.ts'
 import { refusedAs, remoteErrorOf } from './failures.ts'
-import { isStream } from './mailbox.ts'
 import { type Carrier, PendingRequest, type RequestOptions } from './pending-request.ts'
-import { type ItemSink, StreamSource } from './stream-source.ts'
+import { type ItemSink, isStream, StreamSource } from './stream-source.ts'
 import { Undelivered } from './undelivered.ts'
 import { cloneOf, Kind, type Packed, pack } from './wire.ts'
 

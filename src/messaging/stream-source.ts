@@ -18,7 +18,7 @@ export interface ItemSink {
 }
 
 /** What a handler may answer with: a Readable, a generator, any async iterable. */
-type Items = AsyncIterable<unknown> & Partial<Pick<Readable, 'on' | 'destroy'>>
+type Items = AsyncIterable<unknown> & Partial<Pick<Readable, 'on' | 'destroy' | 'readableFlowing'>>
 
 const failures = new LimitedLog()
 
@@ -90,6 +90,24 @@ export class StreamSource {
       })
     }
   }
+}
+
+/** Whether it is an async iterable. Strings and arrays are plain values. */
+export function isStream(value: unknown): value is AsyncIterable<unknown> {
+  return typeof value === 'object' && value !== null && Symbol.asyncIterator in value
+}
+
+/**
+ * What a handler has returned that nobody has asked: a stream is ended, unless somebody reads it already. Then it is no
+ * answer, but what `socket.pause()` returns, say.
+ */
+export function leaveUnasked(result: unknown): void {
+  if (isStream(result) && !isRead(result)) leaveUnread(result)
+}
+
+/** Of a Readable it is null before anybody has read, paused or piped it. */
+function isRead({ readableFlowing = null }: Items): boolean {
+  return readableFlowing !== null
 }
 
 /** Ends a stream that nobody will read, without waiting for it. What it fails with is nobody's any more. */

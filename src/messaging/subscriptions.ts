@@ -6,9 +6,8 @@ import { stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { isThenable } from '../thenable.ts'
 import type { Call } from './call.ts'
-import { isStream } from './mailbox.ts'
 import type { WorkerRef } from './references.ts'
-import { leaveUnread } from './stream-source.ts'
+import { isStream, leaveUnasked, leaveUnread } from './stream-source.ts'
 import { MOST_KNOWN, SubjectTree } from './subjects.ts'
 import { Undelivered } from './undelivered.ts'
 
@@ -115,9 +114,12 @@ export class Subscriptions {
       if (subscriber.queue !== '') members++
       try {
         const result = subscriber.handler(message, delivery)
-        if (!isThenable(result)) continue
+        if (!isThenable(result)) {
+          leaveUnasked(result)
+          continue
+        }
         if (promises === NO_PROMISES) promises = []
-        promises.push(Promise.resolve(result).catch(logThrown))
+        promises.push(Promise.resolve(result).then(leaveUnasked, logThrown))
       } catch (error) {
         logThrown(error)
       }

@@ -27,6 +27,8 @@ const handlers = `
     return 'done'
   }
   cluster.subscribe('orders.*', (message) => void got.push(message))
+  cluster.subscribe('files', (message) => createReadStream(message), { queue: 'q' })
+  cluster.subscribe('files', async (message) => createReadStream(message))
 `
 
 /** A client of NATS that writes lines as they are. */
@@ -93,6 +95,16 @@ test('malformed headers cost the message they are in, and nothing else', () =>
           (await driveToThrow(port, `return state.cluster.group('tasks').any().request({ ask: '${file}' })`)).code,
           'ERR_CANNOT_CLONE',
         )
+      // So are those that nobody has asked for.
+      for (const [ask, path] of [
+        ['file', '/etc/hostname'],
+        ['no file', '/nonexistent/file'],
+      ])
+        await run(
+          `state.cluster.group('tasks').any().send({ ask: '${ask}' }); state.cluster.publish('files', '${path}')`,
+        )
+      await until(() => run(`return state.cluster.group('tasks').any().pendingMessages === 0`))
+      await run(`return state.cluster.request('nobody', 0).catch(() => 0)`) // NATS has passed on what was published
       await until(async () => (await run(`return state.cluster.group('tasks').any().request({ ask: 'open' })`)) === 0)
       const { message } = await driveToThrow(port, `return state.cluster.group('tasks').any().request({ ask: 'huge' })`)
       assert.is(message.length, 8192)

@@ -3,7 +3,7 @@
 import { Readable } from 'node:stream'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { isStream } from '../../src/messaging/mailbox.ts'
+import { isStream } from '../../src/messaging/stream-source.ts'
 import { type Subscriber, subscriptions } from '../../src/messaging/subscriptions.ts'
 import { nothing } from '../../src/nothing.ts'
 import { Host, meshOf } from '../support/mesh.ts'

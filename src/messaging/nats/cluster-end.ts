@@ -491,7 +491,7 @@ function logging(handler: Handler): Handler {
   return (from, message, call) => {
     try {
       const result = handler(from, message, call)
-      return isThenable(result) ? Promise.resolve(result).catch(logThrown) : undefined
+      return isThenable(result) ? Promise.resolve(result).catch(logThrown) : result
     } catch (error) {
       logThrown(error)
       return undefined

@@ -13,10 +13,10 @@ import { ONE_WAY } from './call.ts'
 import { failureOfAll, lost, refusedAs } from './failures.ts'
 import type { Mailbox } from './mailbox.ts'
 import { type Outbox, SILENT } from './outbox.ts'
+import { OwnPublish } from './own-publish.ts'
 import { OwnRequest } from './own-request.ts'
 import { PendingRequest, type RequestOptions, rejectLater } from './pending-request.ts'
 import { publishFrame, publishHead } from './publish-frame.ts'
-import { QueuedPublish } from './queued-publish.ts'
 import type { WorkerRef } from './references.ts'
 import { limitsOf, type MailboxLimits, Room } from './room.ts'
 import { separation } from './separation.ts'
@@ -63,13 +63,6 @@ interface AudienceWithHead extends Audience {
   readonly head: Buffer
 }
 
-/** A message that this process published and receives itself. */
-interface OwnPublish {
-  readonly audience: Audience
-  readonly packed: Packed
-  readonly message: unknown
-}
-
 /** The master sends its news before a process leaves: they are there, unless the master is not. */
 const NEWS_MS = 1000
 /** Per frame, since a frame's head is bounded. */
@@ -94,8 +87,10 @@ export class Hub {
   readonly #vacant = new Set<Outbox>()
   /** Messages published to this process itself in this turn of the loop. */
   readonly #here: OwnPublish[] = []
-  /** What has been published here and waits for its turn, in a serial worker. */
-  readonly #queued = new Set<QueuedPublish>()
+  /** What else has been published or asked here and is not settled: it waits for its turn, or handlers have it. */
+  readonly #kept = new Set<OwnPublish | OwnRequest>()
+  /** Of all that, what is given up and not told of yet. */
+  readonly #lost: (OwnPublish | OwnRequest)[] = []
   /** Number of messages to this process itself that have not begun, and are not in its mailbox. */
   #unbegun = 0
   /** For those, and for what is being handled. */
@@ -213,73 +208,92 @@ export class Hub {
     if (!this.#room.isFree) return this.#refuse(message)
     this.#host.working(1)
     this.#unbegun++
-    if (this.#here.push({ audience, packed, message }) === 1) setImmediate(deliverHere, this)
+    if (this.#here.push(new OwnPublish(this, audience, packed, message)) === 1) setImmediate(deliverHere, this)
     return this.#room.take(sizeOf(packed))
   }
 
   /** @internal */
   deliverHere(): void {
     const { self, mailbox } = this.#host
-    const deliver = (one: OwnPublish, message: unknown) => this.#own.deliver(one.audience, message, self, ONE_WAY)
+    const deliver = (one: OwnPublish, message: unknown) => this.#deliver(one, message, self)
     for (const one of this.#here.splice(0)) {
       this.#unbegun--
       try {
+        const message = cloneOf(one.packed)
         if (mailbox.isSerial) {
-          this.#queue(one, cloneOf(one.packed))
+          this.#queue(one, message)
           continue
         }
-        const result = separation.handle(deliver, one, cloneOf(one.packed), undefined)
+        const result = separation.handle(deliver, one, message, undefined)
         if (isThenable(result)) void this.#handling(result, one)
-        else this.#settled(one.packed)
+        else one.handled()
       } catch (error) {
-        this.#missed(error, one)
+        one.fail(0, error)
       }
     }
   }
 
-  /** In its turn, as if another process had published it. */
-  #queue(one: OwnPublish, message: unknown): void {
-    const { self, mailbox } = this.#host
-    const answers = new QueuedPublish(self, (error) => {
-      this.#queued.delete(answers)
-      if (error === null) this.#settled(one.packed)
-      else this.#missed(error, one)
-    })
-    const handler = () => {
-      this.#queued.delete(answers)
-      return answers.isOver ? undefined : this.#own.deliver(one.audience, message, self, ONE_WAY)
-    }
-    this.#queued.add(answers)
-    mailbox.queue({ answers, number: 0, message, call: ONE_WAY, handler })
+  #deliver(one: OwnPublish, message: unknown, self: WorkerRef): unknown {
+    if (one.isLost) return undefined
+    one.hasBegun = true
+    return this.#own.deliver(one.audience, message, self, ONE_WAY)
   }
 
-  /** Fails so many of those that have not begun. Returns whether there are more. */
-  tellLost(most: number, error: PeerError): boolean {
-    let left = most
-    for (const one of this.#queued) if (left-- > 0) one.fail(0, error)
-    return this.#queued.size > 0
+  /** In its turn, as if another process had published it. */
+  #queue(one: OwnPublish, message: unknown): void {
+    this.#kept.add(one)
+    const handler = (self: WorkerRef, message: unknown) => this.#deliver(one, message, self)
+    this.#host.mailbox.queue({ answers: one, number: 0, message, call: ONE_WAY, handler })
   }
 
   async #handling(result: PromiseLike<unknown>, one: OwnPublish): Promise<void> {
     const { mailbox } = this.#host
     mailbox.load++
+    this.#kept.add(one)
     try {
       await result
       mailbox.load--
-      this.#settled(one.packed)
+      one.handled()
     } catch (error) {
       mailbox.load--
-      this.#missed(error, one)
+      one.fail(0, error)
     }
   }
 
-  /** @param error no handler's: those are logged */
-  #missed(error: unknown, one: OwnPublish): void {
-    this.#host.refusedToSend(error instanceof Undelivered ? error : refusedAs(error), one.message)
-    this.#settled(one.packed)
+  /** @internal This process, as its own handlers see it. */
+  get self(): WorkerRef {
+    return this.#host.self
   }
 
-  #settled(packed: Packed): void {
+  /** @internal @param error no handler's: those are logged */
+  settled(one: OwnPublish, error: unknown): void {
+    this.#kept.delete(one)
+    if (error !== null) this.#host.refusedToSend(error instanceof Undelivered ? error : refusedAs(error), one.message)
+    this.#release(one.packed)
+  }
+
+  /** @internal */
+  lost({ message }: OwnPublish, error: PeerError): void {
+    this.#host.refusedToSend(error, message)
+  }
+
+  /** Gives up what is unsettled here now. `tellLost` tells the senders; they may send again. */
+  abandon(): void {
+    for (const one of this.#here) this.#lost.push(one)
+    for (const one of this.#kept) this.#lost.push(one)
+  }
+
+  /** Fails so many of what is given up. Returns whether there are more. */
+  tellLost(most: number, why: string): boolean {
+    const [unbegun, begun] = [lost('this process', why, false), lost('this process', why, true)] // for all of them
+    for (const one of this.#lost.splice(0, most)) {
+      this.#kept.delete(one)
+      one.lose(one.hasBegun ? begun : unbegun)
+    }
+    return this.#lost.length > 0
+  }
+
+  #release(packed: Packed): void {
     this.#room.give(sizeOf(packed))
     this.#host.working(-1)
     this.#room.look()
@@ -293,12 +307,14 @@ export class Hub {
     this.#host.working(1)
     this.#unbegun++
     this.#room.take(sizeOf(packed))
+    this.#kept.add(request)
     const run = async () => {
       this.#unbegun--
       mailbox.load++
       await request.run(packed, (message, call) => this.#own.deliver(audience, message, self, call))
       mailbox.load--
-      this.#settled(packed)
+      this.#kept.delete(request)
+      this.#release(packed)
     }
     separation.alone(() => setImmediate(run)) // not in the context of who asks
     return request.pending
@@ -406,9 +422,9 @@ export class Hub {
     this.#silent.add(outbox)
   }
 
-  /** Number of own publishes that wait for their turn. */
-  get waiting(): number {
-    return this.#queued.size
+  /** Number of messages and requests of this process to itself that are not settled. */
+  get unsettled(): number {
+    return this.#here.length + this.#kept.size
   }
 
   /** Those in a process that a message is for which was published before it had said what it subscribes to. */

@@ -7,7 +7,6 @@ import { log } from '../log.ts'
 import { type MeshPlace, type PeerNews, type PeerRow, workerKey } from '../process/group.ts'
 import type { Listener, Socket, SocketEvents, Transport } from '../transport.ts'
 import type { Call } from './call.ts'
-import { lost } from './failures.ts'
 import type { Identity, Terms } from './handshake.ts'
 import { Hub, type HubHost } from './hub.ts'
 import { type IncomingHost, IncomingLink } from './incoming-link.ts'
@@ -361,14 +360,15 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   /** Number of messages and requests of this process that are unsettled. */
   get unsettled(): number {
-    let sum = this.hub.waiting
+    let sum = this.hub.unsettled
     for (const { count } of this.#all) sum += count
     return sum
   }
 
   /** Fails all that is unsettled now, in slices between which the event loop turns. */
   async tellLost(): Promise<void> {
-    while (this.hub.tellLost(TOLD_IN_ONE_TURN, lost('this process', HAS_LEFT, false))) await new Promise(setImmediate)
+    this.hub.abandon()
+    while (this.hub.tellLost(TOLD_IN_ONE_TURN, HAS_LEFT)) await new Promise(setImmediate)
     for (const outbox of this.#all) {
       if (outbox.count > 0) outbox.abandon(HAS_LEFT)
       while (outbox.tellLost(TOLD_IN_ONE_TURN)) await new Promise(setImmediate)
@@ -379,7 +379,8 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   close(): void {
     this.#isClosed = true
     this.#listener?.close()
-    this.hub.tellLost(Number.POSITIVE_INFINITY, lost('this process', HAS_LEFT, false))
+    this.hub.abandon()
+    this.hub.tellLost(Number.POSITIVE_INFINITY, HAS_LEFT)
     for (const outbox of this.#all) {
       outbox.close(HAS_LEFT)
       outbox.tellLost(Number.POSITIVE_INFINITY)

@@ -1,6 +1,7 @@
 // A request that this process answers itself. The caller sees what it would see of another process: clones, the same
 // errors, the same stream.
 
+import type { PeerError } from '../errors.ts'
 import { Call } from './call.ts'
 import { refusedAs, remoteErrorOf } from './failures.ts'
 import { type Carrier, PendingRequest, type RequestOptions } from './pending-request.ts'
@@ -11,6 +12,8 @@ import { cloneOf, Kind, type Packed, pack } from './wire.ts'
 export class OwnRequest implements Carrier, ItemSink {
   readonly pending: PendingRequest
   readonly isClosed = false
+  /** Whether its handler has been called. */
+  hasBegun = false
   readonly #call: Call
   #source: StreamSource | null = null
 
@@ -30,6 +33,11 @@ export class OwnRequest implements Carrier, ItemSink {
     this.#source?.credit(items)
   }
 
+  /** The process leaves: the caller is told, and the handler that nobody waits for it any more. */
+  lose(error: PeerError): void {
+    this.pending.abandon(error)
+  }
+
   /** Calls the handler. Resolves when it has settled and its stream, if it returns one, is over. */
   async run(packed: Packed, handler: (message: unknown, call: Call) => unknown): Promise<void> {
     if (this.#call.isAborted || this.#call.hasExpired) return
@@ -40,6 +48,7 @@ export class OwnRequest implements Carrier, ItemSink {
       return this.pending.fail(refusedAs(error))
     }
     try {
+      this.hasBegun = true
       const answer = await handler(message, this.#call)
       if (isStream(answer)) await this.#stream(answer)
       else this.#give(Kind.Answer, answer)

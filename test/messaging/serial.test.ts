@@ -3,7 +3,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { drive, startDriven } from '../support/driven.ts'
+import { drive } from '../support/driven.ts'
 import { inCluster, startInCluster, withNats } from '../support/nats.ts'
 import { inSandbox } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -72,28 +72,5 @@ test('a serial worker runs handlers one at a time, also those of subjects, and m
       await box.stop()
     }),
   ))
-
-test('what a serial worker has published to itself and does not come to is told when it leaves', () =>
-  inSandbox(async (box) => {
-    const port = await startDriven(
-      box,
-      `
-      Worker.stopTimeout = 0.3
-      driver.serial = true
-      driver.onSendFail = (error, message) => console.error('told of', message, error.code, error.mayHaveBeenHandled)
-      Channel.subscribe('job', async (message) => {
-        console.error('began', message)
-        await new Promise(() => undefined)
-      })`,
-    )
-    await drive(port, `for (const n of [1, 2, 3]) Channel.publish('job', n)`)
-    await until(() => box.log().includes('began 1'))
-    await box.stop()
-    assert.equal(box.log().match(/(began|told of) .*/g), [
-      'began 1',
-      'told of 2 ERR_PEER_LOST false',
-      'told of 3 ERR_PEER_LOST false',
-    ])
-  }))
 
 test.run()

@@ -268,7 +268,7 @@ export class Hub {
   /** @internal @param error no handler's: those are logged */
   settled(one: OwnPublish, error: unknown): void {
     this.#kept.delete(one)
-    if (error !== null) this.#host.refusedToSend(error instanceof Undelivered ? error : refusedAs(error), one.message)
+    if (error !== null) this.#host.refusedToSend(toldAs(error), one.message)
     this.#release(one.packed)
   }
 
@@ -551,6 +551,12 @@ function audiences(subject: string, isForAll: boolean, queues: readonly string[]
     isForAll: isForAll && at === 0,
     queues: queues.slice(at * MOST_QUEUES, (at + 1) * MOST_QUEUES),
   }))
+}
+
+/** As its sender is told that an own publish was not handled. */
+function toldAs(error: unknown): PeerError {
+  if (error instanceof Undelivered) return error.reason
+  return error instanceof PeerError ? error : refusedAs(error)
 }
 
 function unaddressed(subject: string, targets: readonly Target[]): Unaddressed {

@@ -180,7 +180,7 @@ export class Mailbox {
 
   /** A request's error goes to its sender, a message's to the log. */
   #threw(answers: Answers, number: number, error: unknown, call: Call): void {
-    if (error instanceof Undelivered) return answers.fail(number, error, error.mayHaveBeenHandled)
+    if (error instanceof Undelivered) return answers.fail(number, error.reason, error.reason.mayHaveBeenHandled)
     this.#host.counters.handlerErrors++
     if (call.isRequest) return answers.fail(number, error, true)
     errors.log(`onWorkerMessage: ${stackOf(error)}`)

@@ -17,7 +17,7 @@ import { PendingRequest, type RequestOptions } from './pending-request.ts'
 import { Room } from './room.ts'
 import type { Audience } from './subscriptions.ts'
 import { isUnaddressed, UNINTERESTED, type Unaddressed } from './unaddressed.ts'
-import { Undelivered } from './undelivered.ts'
+import { unsubscribedError } from './undelivered.ts'
 import { isUndecided, type Waiting, Waitlist, Whom, whomOf } from './waitlist.ts'
 import { type CountedKind, checkSize, encoded, HEAD_BYTES, Kind, type Packed, pack } from './wire.ts'
 
@@ -460,7 +460,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   forgetUnheard(): void {
     this.#part()
     for (const { entry, size, audience } of this.#waiting.takeWhere(isForAllThere))
-      if (entry instanceof PendingRequest) this.giveBack(entry, size, new Undelivered(audience?.subject ?? '', false))
+      if (entry instanceof PendingRequest) this.giveBack(entry, size, unsubscribedError(audience?.subject ?? '', false))
       else this.settled(size)
   }
 

@@ -53,7 +53,7 @@ export class OwnRequest implements Carrier, ItemSink {
       if (isStream(answer)) await this.#stream(answer)
       else this.#give(Kind.Answer, answer)
     } catch (error) {
-      this.pending.fail(error instanceof Undelivered ? error : remoteErrorOf(error))
+      this.pending.fail(error instanceof Undelivered ? error.reason : remoteErrorOf(error))
     }
   }
 

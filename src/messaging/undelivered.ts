@@ -2,10 +2,21 @@
 
 import { PeerError } from '../errors.ts'
 
-/** Thrown by `Subscriptions.deliver`; never by a user's handler, whose errors say that it has run. */
-export class Undelivered extends PeerError {
-  /** @param mayHaveBeenHandled whether others than those it misses have received it */
+/** @param mayHaveBeenHandled whether others than those it misses have received it */
+export function unsubscribedError(subject: string, mayHaveBeenHandled: boolean): PeerError {
+  return new PeerError('ERR_NO_RESPONDERS', `${subject}: who it was for has unsubscribed meanwhile`, mayHaveBeenHandled)
+}
+
+/**
+ * Thrown where a handler would be called: a handler's own errors say that it has run. Senders are told its reason and
+ * never receive it itself: one of them, in a handler, would throw it again.
+ */
+export class Undelivered extends Error {
+  readonly reason: PeerError
+
   constructor(subject: string, mayHaveBeenHandled: boolean) {
-    super('ERR_NO_RESPONDERS', `${subject}: who it was for has unsubscribed meanwhile`, mayHaveBeenHandled)
+    const reason = unsubscribedError(subject, mayHaveBeenHandled)
+    super(reason.message)
+    this.reason = reason
   }
 }

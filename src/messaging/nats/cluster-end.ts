@@ -80,9 +80,11 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   #sender = ''
   #usualHead: MsgHdrs | null = null
   readonly #listening = new Set<Listening>()
-  /** The user's subscriptions, and what NATS knows of each: nothing before this process serves. */
+  /** The user's subscriptions, and what NATS knows of each: nothing before this process serves, or if it leaves. */
   readonly #subscribers = new Map<Subscriber, Listening | null>()
   #isServing = false
+  #isLeaving = false
+  #isSilent = false
   /** What answers this process by name before it serves. */
   readonly #early: { readonly answers: NatsAnswers; readonly message: unknown }[] = []
   readonly #troubles = new LimitedLog()
@@ -235,12 +237,14 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     return { subject: subscriber.pattern, ready, unsubscribe, [Symbol.dispose]: unsubscribe }
   }
 
-  #hear(subscriber: Subscriber): Listening {
+  #hear(subscriber: Subscriber): Listening | null {
     const { pattern, queue } = subscriber
     return this.#listen(pattern, queue, (message) => this.#deliver(subscriber, message))
   }
 
-  #listen(subject: string, queue: string, take: (message: Msg) => void): Listening {
+  /** Null if this process takes no such messages any more. */
+  #listen(subject: string, queue: string, take: (message: Msg) => void): Listening | null {
+    if (this.#isSilent || (this.#isLeaving && queue !== '')) return null
     const listening = this.#link.subscribe(subject, queue, take)
     this.#listening.add(listening)
     return listening
@@ -379,11 +383,14 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   }
 
   leave(hold: () => () => void, isDeserted: boolean): void {
+    this.#isLeaving = true
+    this.#isSilent ||= isDeserted
     this.#stay.begin(hold)
     void this.#stopListening(({ queue }) => isDeserted || queue !== '')
   }
 
   silence(): void {
+    this.#isSilent = true
     void this.#stopListening(() => true)
   }
 

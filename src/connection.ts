@@ -38,6 +38,7 @@ import {
   NOT_DONE,
   OF_NEXT_LIFE,
   OF_ONE_SEND,
+  ONLY_MESSAGES,
   PIECE_GAP_MS,
   STATUS,
   State,
@@ -284,7 +285,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#drop()
   }
 
-  /** Stops delivering messages until `resumeRecv()`; TCP flow control slows the peer down. */
+  /**
+   * Stops delivering messages until `resumeRecv()`; TCP flow control slows the peer down. What is sent leaves: if it
+   * waits for the handshake of a WebSocket, that goes on.
+   */
   pauseRecv(): void {
     this.#stop(Stop.User)
   }
@@ -811,7 +815,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       more.backlog += bytes.length
       if (more.backlog > MAX_BACKLOG_BYTES) this.#stop(Stop.Queue)
     }
-    if (this.#stops !== 0 || this.#is(Bit.Stopped) || this.#is(Bit.InCodec)) {
+    if (this.#withheld !== 0 || this.#is(Bit.Stopped) || this.#is(Bit.InCodec)) {
       this.#lastActive = Math.ceil(this[kSettings].clock.recently())
       this.#held ??= new Accumulator()
       this.#held.append(bytes)
@@ -893,7 +897,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   /** Reads only what the codec may receive at once. */
   #readInto(into: Uint8Array): number {
-    if (this.#state !== State.Established || this.#stops !== 0 || this.#is(Bit.Stopped)) return 0
+    if (this.#state !== State.Established || this.#withheld !== 0 || this.#is(Bit.Stopped)) return 0
     if (this.#held !== null || this.#queue.length > 0) return 0
     const bytes = this.#socket.readInto(into)
     this.bytesRead += bytes
@@ -1226,6 +1230,21 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     return 'isSerial' in this.#protocol && this.#protocol.isSerial === true
   }
 
+  /** Why bytes are kept from the codec; 0 if they are not. */
+  get #withheld(): number {
+    return (this.#stops & ONLY_MESSAGES) === 0 ? this.#stops : this.#withheldInHandshake()
+  }
+
+  /**
+   * What was sent before the handshake of a protocol can leave only after it, so that goes on whatever holds messages
+   * back: it may be those that wait, for having filled the buffer. A `pauseRecv()` for which none waits puts the
+   * handshake off, too. A codec that has made messages, which wait, is past this.
+   */
+  #withheldInHandshake(): number {
+    if (this.#queue.length > 0 || !this.#asks('isOpening')) return this.#stops
+    return this.#stops & ~(this[kHasWaiting] ? ONLY_MESSAGES : Stop.Pipe)
+  }
+
   #stop(why: Stop): void {
     this.#stops |= why
     this.#syncReading()
@@ -1253,10 +1272,11 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   #continue(): void {
     if (this.#is(Bit.InCodec)) return
     while (this.#state === State.Established) {
-      if (this.#is(Bit.Stopped) && (this.#stops & ~Stop.Codec) === 0) {
+      const withheld = this.#withheld
+      if (this.#is(Bit.Stopped) && (withheld & ~Stop.Codec) === 0) {
         this.#bits &= ~Bit.Stopped
         this.#feed(null)
-      } else if (this.#held !== null && !this.#is(Bit.Stopped) && this.#stops === 0) {
+      } else if (this.#held !== null && !this.#is(Bit.Stopped) && withheld === 0) {
         const held = this.#held
         this.#held = null
         this.#feed(held.take())
@@ -1284,9 +1304,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   /** Reads from the socket only while what arrives has somewhere to go. */
   #syncReading(): void {
+    const withheld = this.#withheld & ~Stop.Yield // first: asking its codec may end it
     const isEnding = this.#state !== State.Established
     const isFlooded = this.#held !== null && this.#held.length > MAX_HELD_BYTES
-    const wanted = isEnding || ((this.#stops & ~Stop.Yield) === 0 && !isFlooded && !this.#hasHeardAll)
+    const wanted = isEnding || (withheld === 0 && !isFlooded && !this.#hasHeardAll)
     if (wanted !== this.#is(Bit.Paused) || this.#state === State.Closed) return
     this.#bits = wanted ? this.#bits & ~Bit.Paused : this.#bits | Bit.Paused | Bit.WasPaused
     if (wanted) this.#socket.resume()
@@ -1555,7 +1576,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#queue = NONE // only now: the codec checks for undelivered messages
     if (!isMore) return false
     this.#bits |= Bit.InLastWord
-    this.#start(Stop.User | Stop.Queue | Stop.Pipe) // these have nothing left to hold back
+    this.#start(ONLY_MESSAGES) // these have nothing left to hold back
     this.#syncReading()
     return true
   }

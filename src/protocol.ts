@@ -212,7 +212,9 @@ export interface Codec<Out = unknown> {
    */
   readonly isPreparing?: boolean
   /**
-   * Long-lived protocols: true until the handshake is over. A drain waits for it as for a request, before any goodbye.
+   * Long-lived protocols, and those that `keep` messages: true until the handshake is over. A drain waits for it as for
+   * a request, before any goodbye. Its bytes come though the destination of a pipe is full, and while messages are kept
+   * for its end, under `pauseRecv()`, too.
    */
   readonly isOpening?: boolean
   /** True while this connection is one of those for which `isLongLived` is meant, such as an HTTP stream of events. */
@@ -346,8 +348,8 @@ export interface CodecIo<In = unknown> {
   /** Hands the connection to another protocol, which receives `rest` first. This codec gets `closed('upgraded')`. */
   upgrade(protocol: AnyProtocol, rest: Uint8Array): void
   /**
-   * Keeps a message that `send` cannot send before the protocol's handshake is over, or the head of its answer has
-   * left; returns what `send` is to return.
+   * Keeps a message that `send` cannot send before the protocol's handshake is over (`isOpening`), or the head of its
+   * answer has left; returns what `send` is to return.
    * `size` in bytes counts as queued, up to `maxSendBufferSize`. `sendKept()` sends it. If the connection ends before
    * that, a client keeps it for its next connection, if there is one; otherwise SEND_FAIL reports it.
    */

@@ -107,6 +107,8 @@ export const OF_NEXT_LIFE = { stops: Stop.User | Stop.Pipe, bits: Bit.Full | Bit
 
 /** What holds back decoded messages; the other bits only keep new ones from arriving. */
 export const HOLDS_MESSAGES = Stop.User | Stop.Opening | Stop.Pipe | Stop.Handshake
+/** What is about messages alone: the bytes of a handshake, or of a goodbye, need not wait for it. */
+export const ONLY_MESSAGES = Stop.User | Stop.Queue | Stop.Pipe
 /** With these, an idle connection is not done: a pausing codec is at work, and a failed one ends in its own way. */
 export const NOT_DONE = Stop.Opening | Stop.Codec | Stop.Failed | Stop.Handshake
 

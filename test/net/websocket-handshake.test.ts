@@ -10,7 +10,7 @@ import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { caseTest } from '../support/length.ts'
 import { type ServerSettings, withServer } from '../support/tcp.ts'
-import { until } from '../support/until.ts'
+import { nextTurn, until } from '../support/until.ts'
 
 /** A server's decisions, which a test makes when it wants to. */
 function gate() {
@@ -101,6 +101,99 @@ test('a sender that stops at false loses nothing during the handshake, and hears
     },
   )
 })
+
+for (const engine of engines)
+  caseTest(engine === engines.at(-1))(
+    `${engine.name}: a client that stops receiving while its buffer is full shakes hands all the same`,
+    async () => {
+      const got: string[] = []
+      const onMessage = (connection: AnyConnection, message: unknown) => {
+        got.push(String(message))
+        connection.send(`answer to ${got.length}`)
+      }
+      await withServer(engine, websocket(), { onMessage }, async ({ endpoint }) => {
+        const client = new AsyncTcpConnection(`ws://${endpoint}`, { maxSendBufferSize: 1000 })
+        const errors = errorsOf(client)
+        const events: string[] = []
+        client.onMessage = (_client, message) => void events.push(String(message))
+        client.onBufferFull = () => {
+          events.push('full')
+          client.pauseRecv()
+        }
+        client.onBufferDrain = () => {
+          events.push('drain')
+          client.resumeRecv()
+        }
+        client.connect()
+        while (client.send('x'.repeat(400)));
+        await until(() => got.length === 3 && events.includes('answer to 3'))
+        assert.equal([events, errors], [['full', 'drain', 'answer to 1', 'answer to 2', 'answer to 3'], []])
+        client.destroy()
+      })
+    },
+  )
+
+for (const engine of engines)
+  caseTest(engine === engines.at(-1))(
+    `${engine.name}: messages wait for resumeRecv() though what was sent before the handshake has left`,
+    async () => {
+      const got: string[] = []
+      const onConnect = (connection: AnyConnection) => {
+        connection.pauseRecv()
+        connection.send('welcome')
+      }
+      const onMessage = (_connection: AnyConnection, message: unknown) => void got.push(String(message))
+      await withServer(engine, websocket(), { onConnect, onMessage }, async ({ endpoint, connections, errors }) => {
+        const client = new AsyncTcpConnection(`ws://${endpoint}`)
+        const heard: unknown[] = []
+        client.onMessage = (_client, message) => void heard.push(message)
+        for (const message of ['one', 'two']) client.send(message)
+        client.connect()
+        await until(() => heard.length === 1)
+        await until(() => client.bufferIsEmpty())
+        for (let turn = 0; turn < 10; turn++) await nextTurn() // they would have been received by now
+        assert.equal([heard, got], [['welcome'], []])
+        connections[0]?.resumeRecv()
+        await until(() => got.length === 2)
+        assert.equal([got, errors], [['one', 'two'], []])
+        client.destroy()
+      })
+    },
+  )
+
+/** Sends what fills its buffer before the handshake, and has its peer's messages sent on to `to`. */
+function pipeWhenFull(connection: AnyConnection, to: AnyConnection): void {
+  connection.send('x'.repeat(2000))
+  connection.pipe(to)
+}
+
+for (const engine of engines)
+  caseTest(engine === engines[0])(
+    `${engine.name}: a full WebSocket that is piped into itself, or both ways, shakes hands all the same`,
+    async () => {
+      const limits = { maxSendBufferSize: 1000 }
+      const echo = (connection: AnyConnection) => pipeWhenFull(connection, connection)
+      await withServer(engine, websocket(), { ...limits, onConnect: echo }, async (echoing) => {
+        const proxy = (connection: AnyConnection) => {
+          const upstream = new AsyncTcpConnection(`ws://${echoing.endpoint}`, limits)
+          pipeWhenFull(upstream as AnyConnection, connection)
+          pipeWhenFull(connection, upstream as AnyConnection)
+          upstream.connect()
+        }
+        await withServer(engine, websocket(), { ...limits, onConnect: proxy }, async (front) => {
+          const client = new AsyncTcpConnection(`ws://${front.endpoint}`)
+          let size = 0
+          client.onMessage = (_client, message) => {
+            size += String(message).length
+          }
+          client.connect()
+          await until(() => size === 6000) // of the front, of the echo, and what the front's client has got back of it
+          assert.equal([front.errors, echoing.errors], [[], []])
+          client.destroy()
+        })
+      })
+    },
+  )
 
 test('what waits for a handshake that fails is sent by the next one', async () => {
   let attempts = 0

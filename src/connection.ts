@@ -1140,6 +1140,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       () => this.#settled(life),
       (error) => {
         if (life === this.#life()) this.#handlerFailed(error, message)
+        else this.#failedEarlier(error)
         this.#settled(life)
       },
     )
@@ -1185,8 +1186,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   /**
-   * Makes a drain wait for what a callback has begun, even after its connection has gone. A late failure is only
-   * logged.
+   * Makes a drain wait for what a callback has begun, even after its connection has gone. A failure after a client has
+   * connected again is only logged.
    */
   #follow(
     work: PromiseLike<unknown>,
@@ -1201,7 +1202,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     }
     Promise.resolve(work).then(end, (error) => {
       if (life === this.#life()) failed(error)
-      else this.#logError(Connection.HANDLER, messageOf(error), asError(error))
+      else this.#failedEarlier(error)
       end()
     })
   }
@@ -1481,10 +1482,21 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   /** Counts and reports what code of the user has thrown. */
   #tell(error: Error): void {
+    this.#report(this.#count(error), error.message, error)
+  }
+
+  /** Returns the code for `onError`. */
+  #count(error: Error): number {
     // Such as an invalid JSON body: the peer's fault, whichever code finds it.
     const isPeers = error.name === 'ProtocolError'
     this.worker.counters[isPeers ? 'protocolErrors' : 'handlerErrors']++
-    this.#report(isPeers ? Connection.PROTOCOL : Connection.HANDLER, error.message, error)
+    return isPeers ? Connection.PROTOCOL : Connection.HANDLER
+  }
+
+  /** What was begun in an earlier life: its connection has gone, and to the one there is now `onError` says nothing. */
+  #failedEarlier(thrown: unknown): void {
+    const error = asError(thrown)
+    if (!hasObeyed(error, false)) this.#logError(this.#count(error), error.message, error)
   }
 
   /** What this throws is logged: the error to tell, and to answer the peer for, is the handler's. */

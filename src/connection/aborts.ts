@@ -19,8 +19,8 @@ export function workerStopping(): AbortError {
 export function hasObeyed(
   error: Error,
   isOpen: boolean,
-  signal: AbortSignal | undefined,
-  hasCodecAborted: (reason: unknown) => boolean,
+  signal?: AbortSignal,
+  hasCodecAborted?: (reason: unknown) => boolean,
 ): boolean {
   const told = error.name === 'AbortError' && !(error instanceof AbortError) ? error.cause : error
   if (told instanceof AbortError) {
@@ -28,5 +28,5 @@ export function hasObeyed(
     if (!isOpen && (told.code === 'ERR_CONNECTION_CLOSED' || told.code === 'ERR_CLIENT_ENDED')) return true
   }
   if (signal?.aborted === true && told === signal.reason) return true
-  return hasCodecAborted(told)
+  return hasCodecAborted?.(told) === true
 }

@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { codeOf } from '../../src/errors.ts'
+import { codeOf, ProtocolError } from '../../src/errors.ts'
 import {
   type AnyConnection,
   AsyncTcpConnection,
@@ -21,6 +21,7 @@ import {
   text,
   websocket,
 } from '../../src/index.ts'
+import { sendLogTo } from '../../src/log.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { registry } from '../../src/process/group.ts'
@@ -736,6 +737,61 @@ for (const engine of [nodeEngine, nativeEngine()].filter((one) => one !== null))
     udp.close()
     server.close()
     registry().engine = before
+  })
+
+for (const engine of ['node', 'native'])
+  test(`${engine}: what a handler throws after its client has connected again is logged and counted, unless it obeyed`, async () => {
+    const logged: string[] = []
+    const gates = [deferred(), deferred(), deferred()]
+    const server = await serve((socket) => void (server.sockets.length === 1 && socket.write('slow\nabort\nwrong\n')))
+    const { engine: before } = registry()
+    registry().engine = nativeEngine() === null ? 'node' : engine
+    sendLogTo((line) => logged.push(line))
+    const client = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`, { maxInFlight: 3 })
+    const events = watched(client)
+    const handlers: Record<string, (signal: AbortSignal) => Promise<void>> = {
+      slow: async () => {
+        await gates[0]?.promise
+        throw new Error('database down')
+      },
+      abort: async (signal) => {
+        await gates[1]?.promise
+        signal.throwIfAborted()
+      },
+      wrong: async () => {
+        await gates[2]?.promise
+        throw new ProtocolError('ERR_WRONG', 'the peer was wrong')
+      },
+    }
+    client.onMessage = (connection, message) => {
+      events.push(message)
+      return handlers[message]?.(connection.signal)
+    }
+    client.onClose = () => client.reconnect(0)
+    const { counters } = client.worker
+    const { handlerErrors, protocolErrors } = counters
+    try {
+      client.connect()
+      await until(() => events.includes('wrong'))
+      server.sockets[0]?.resetAndDestroy()
+      await until(() => server.sockets.length === 2 && client.getStatus(false) === 'ESTABLISHED')
+      const { unsettled } = client.worker
+      for (const gate of gates) gate.resolve()
+      await until(() => client.worker.unsettled === unsettled - 3)
+      assert.equal([counters.handlerErrors - handlerErrors, counters.protocolErrors - protocolErrors], [1, 1])
+      assert.equal(
+        logged.map((line) => /error (\d: .*)/.exec(line)?.[1]),
+        ['4: Error: database down', '3: the peer was wrong'],
+      )
+      assert.equal(events, ['connect', 'slow', 'abort', 'wrong', 'connect'])
+      assert.is(client.getStatus(false), 'ESTABLISHED')
+    } finally {
+      sendLogTo(null)
+      registry().engine = before
+      client.onClose = null
+      client.destroy()
+      server.close()
+    }
   })
 
 test('pauseRecv before it connects holds messages back until resumeRecv', async () => {

@@ -852,8 +852,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     if (this.#timer !== 0 || this.#farewell !== null) this.#lastActive = Math.ceil(this[kSettings].clock.now())
     if (this.#is(Bit.Full) && !this[kHasWaiting]) {
       this.#bits &= ~Bit.Full
+      this.#notify(this.onBufferDrain) // first: a source may fill it again at once
       this.#rare?.pipes?.releaseSources()
-      this.#notify(this.onBufferDrain)
     }
     if (this.#io.onDrain !== null) this.#intoCodec(this.#io.onDrain)
     if (this.#socket.queuedBytes > 0) return // a callback has sent

@@ -8,6 +8,7 @@ import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { tcp } from '../../protocols/tcp.ts'
+import { text } from '../../protocols/text.ts'
 import type { AnyConnection } from '../../src/connection.ts'
 import { AsyncTcpConnection } from '../../src/index.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
@@ -338,6 +339,61 @@ for (const how of ['cancelReconnect', 'close', 'destroy'] as const)
         assert.not(heard.hasEnded)
         client.destroy()
       })
+    },
+  )
+
+/** A service under TLS that takes whatever it is sent, and its port. */
+async function sinkUnderTls(authority: Authority): Promise<{ port: number; close(): void }> {
+  const { certFile, keyFile } = authority.issue('localhost')
+  const sockets = new Set<tls.TLSSocket>()
+  const server = tls.createServer({ cert: readFileSync(certFile), key: readFileSync(keyFile) }, (socket) => {
+    sockets.add(socket.on('error', () => socket.destroy()).resume())
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const close = () => {
+    server.close()
+    for (const socket of sockets) socket.destroy()
+  }
+  return { port: (server.address() as net.AddressInfo).port, close }
+}
+
+for (const engine of engines)
+  caseTest(engine === engines[0])(
+    `${engine.name}: a destination that its source fills again at once hears of the room before that`,
+    async () => {
+      const authority = new Authority()
+      const sink = await sinkUnderTls(authority)
+      const clients: AnyConnection[] = []
+      const events: string[] = []
+      const onConnect = (connection: AnyConnection) => {
+        const address = `ssl://127.0.0.1:${sink.port}`
+        const client = new AsyncTcpConnection(address, { protocol: text, maxSendBufferSize: 20_000 })
+        client.ssl = { rejectUnauthorized: false }
+        client.onError = (_client, _code, message) => void events.push(message)
+        client.onBufferFull = () => void events.push('full')
+        client.onBufferDrain = () => {
+          events.push('drain')
+          if (!client.send('there is room')) events.push('and none')
+        }
+        client.onConnect = () => connection.pipe(client)
+        client.connect()
+        clients.push(client)
+      }
+      try {
+        await withServer(engine, text, { onConnect }, async ({ connect }) => {
+          const { socket } = await connect()
+          const lines = Buffer.from(`${'x'.repeat(3000)}\n`.repeat(500))
+          const write = () => void socket.write(lines, () => socket.destroyed || write())
+          write()
+          await until(() => events.length >= 100)
+          const turns = Array.from({ length: 50 }, () => ['full', 'drain'])
+          assert.equal(events.slice(0, 100), turns.flat())
+        })
+      } finally {
+        for (const client of clients) client.destroy()
+        sink.close()
+        authority.remove()
+      }
     },
   )
 

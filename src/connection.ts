@@ -290,7 +290,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
    * waits for the handshake of a WebSocket, that goes on.
    */
   pauseRecv(): void {
-    this.#stop(Stop.User)
+    this.#hold(Stop.User)
   }
 
   /** Resumes delivery after `pauseRecv()`. */
@@ -758,7 +758,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   [kHold](): void {
-    this.#stop(Stop.Pipe)
+    this.#hold(Stop.Pipe)
   }
 
   [kRelease](): void {
@@ -1249,6 +1249,11 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   #stop(why: Stop): void {
     this.#stops |= why
     this.#syncReading()
+  }
+
+  /** Holds messages back, from outside. Once its codec has said its last, none come: only the peer's goodbye does. */
+  #hold(why: Stop): void {
+    if (!this.#is(Bit.InLastWord)) this.#stop(why)
   }
 
   #start(why: Stop): void {

@@ -1,17 +1,23 @@
-// How a WebSocket client calls its end when the closing handshake is complete, however the server then ends the
-// connection: by FIN, or by a reset, as servers that destroy their sockets do, and load balancers.
+// The closing handshake of a WebSocket: what a client calls its end when that is complete, however the server then ends
+// the connection (by FIN, or by a reset, as servers that destroy their sockets do, and load balancers), and that nothing
+// holds it up.
 
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import WebSocket from 'ws'
+import { kHold } from '../../src/connection/symbols.ts'
 import { withResolvers } from '../../src/deferred.ts'
-import { type AnyConnection, AsyncTcpConnection, Worker } from '../../src/index.ts'
+import { type AnyConnection, AsyncTcpConnection, Worker, websocket } from '../../src/index.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
+import { nodeEngine } from '../../src/net/node-engine.ts'
 import { nothing } from '../../src/nothing.ts'
 import { frame } from '../fixtures/websocket.ts'
-import { within } from '../support/until.ts'
+import { caseTest } from '../support/length.ts'
+import { withServer } from '../support/tcp.ts'
+import { until, within } from '../support/until.ts'
 
 const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11' // RFC 6455 section 1.3
 
@@ -82,5 +88,30 @@ for (const engine of nativeEngine() === null ? ['node'] : ['node', 'native'])
         Worker.engine = ''
       }
     })
+
+const HOLDS: Record<string, (connection: AnyConnection) => void> = {
+  'pauseRecv()': (connection) => connection.pauseRecv(),
+  'a pipe whose destination is full': (connection) => connection[kHold](),
+}
+
+for (const engine of [nodeEngine, nativeEngine()])
+  for (const [what, hold] of Object.entries(HOLDS))
+    caseTest(engine === nodeEngine && what === 'pauseRecv()')(
+      `${engine?.name}: the peer's goodbye is heard though ${what} holds back messages after ours`,
+      async () => {
+        const onMessage = (connection: AnyConnection) => {
+          connection.close()
+          hold(connection)
+        }
+        const protocol = websocket({ closeTimeoutMs: 1000 })
+        await withServer(engine ?? nodeEngine, protocol, { onMessage }, async ({ endpoint, connections }) => {
+          const client = new WebSocket(`ws://${endpoint}`)
+          client.on('open', () => client.send('close'))
+          const [code] = (await within(5000, once(client, 'close'))) as [number]
+          await until(() => connections[0]?.getStatus(false) === 'CLOSED')
+          assert.equal([code, connections[0]?.closeReason, connections[0]?.closeCode], [1000, 'closed', 1000])
+        })
+      },
+    )
 
 test.run()

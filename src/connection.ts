@@ -995,12 +995,14 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   /**
-   * Whether a property of the codec is true. It may throw, as a method may: that costs this connection, and not the
-   * caller, which may be a drain, or another connection's broadcast.
+   * Whether a property of the codec is true. It may throw, or be a promise that rejects, as with a method: that costs
+   * this connection, and not the caller, which may be a drain, or another connection's broadcast.
    */
   #asks(name: 'isBusy' | 'isPreparing' | 'isOpening' | 'isLongLived' | 'isClosing'): boolean {
     try {
-      return this.#codec[name] === true
+      const answer: unknown = this.#codec[name]
+      this.#watchCodec(this.#io, answer)
+      return answer === true
     } catch (error) {
       this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
       return false
@@ -1009,7 +1011,9 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   get #codecCloseCode(): number {
     try {
-      return this.#codec.closeCode ?? 0
+      const code: unknown = this.#codec.closeCode
+      if (isThenable(code)) this.#follow(code, nothing, (error) => this.#codecFailedLate(error))
+      return typeof code === 'number' ? code : 0
     } catch (error) {
       this.#codecFailedLate(error)
       return 0
@@ -1451,8 +1455,18 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   #sendLast(message: Out | Encoded | undefined, raw: boolean): void {
     if (message === undefined) return
     if (raw) return void this.send(message as Encoded, true)
-    this.#codec.ending?.()
+    this.#announceLast()
     this.send(message as Out)
+  }
+
+  /** A codec that fails to do so still sends the message. */
+  #announceLast(): void {
+    try {
+      const result: unknown = this.#codec.ending?.()
+      if (isThenable(result)) this.#follow(result, nothing, (error) => this.#tell(asError(error)))
+    } catch (error) {
+      this.#tell(asError(error))
+    }
   }
 
   // Errors

@@ -4,7 +4,8 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { text } from '../../protocols/text.ts'
-import { kShut } from '../../src/connection/symbols.ts'
+import { broadcast } from '../../src/connection/broadcast.ts'
+import { kIsLongLived, kIsOpening, kQuietFor, kShut } from '../../src/connection/symbols.ts'
 import { codeOf } from '../../src/errors.ts'
 import { sendLogTo } from '../../src/log.ts'
 import { delimited } from '../../src/protocol/framing.ts'
@@ -16,6 +17,10 @@ import { nextTurn } from '../support/until.ts'
 const fails = () => Promise.reject(new Error('too late'))
 const framing = (own: object) =>
   ({ name: 'lines', input: delimited('\n'), decode: String, encode: String, ...own }) as unknown as Protocol
+
+const throws = () => {
+  throw new Error('too early')
+}
 
 function pauseOf(io: CodecIo<string>): void {
   io.pause()
@@ -86,6 +91,12 @@ test('what an async method of a codec throws is an error of its connection', asy
     ['shut', () => ({ shut: fails }), (wire) => wire.connection[kShut]()],
     ['onSettled', (io) => ({ receive: () => void Object.assign(io, { onSettled: fails }) }), bytes],
     ['onDrain', (io) => ({ receive: () => void Object.assign(io, { onDrain: fails }) }), bytes],
+    ['ending', () => ({ ending: fails }), (wire) => wire.connection.close('the last'), '4: too late'],
+    ['ending, at once', () => ({ ending: throws }), (wire) => wire.connection.end('the last'), '4: too early'],
+    ['isBusy', () => ({ isBusy: fails() }), (wire) => wire.connection[kQuietFor]()],
+    ['isOpening', () => ({ isOpening: fails() }), (wire) => wire.connection[kIsOpening]],
+    ['isClosing', () => ({ isClosing: fails() }), (wire) => broadcast([wire.connection], 'to all')],
+    ['isLongLived', () => ({ isLongLived: fails() }), (wire) => wire.connection[kIsLongLived]],
     ['send', () => ({ send: fails }), (wire) => void wire.connection.send('a message'), '4: too late'],
   ]
   for (const [name, make, use, error = '3: too late'] of calls) {
@@ -102,6 +113,11 @@ test('after the connection such an error is logged, and after an upgrade, too: i
   sendLogTo((line) => lines.push(line))
   const closed = open(scripted(() => ({ closed: fails as never })))
   const closing = open(scripted(() => ({ closing: fails as never })))
+  const coded = open(scripted(() => ({ closeCode: fails() as never })))
+  const idle = open(
+    scripted(() => ({ isPreparing: fails() as never })),
+    { idleTimeoutMs: 10 },
+  )
   const upgraded = open(
     scripted((io) => ({
       async receive() {
@@ -113,12 +129,17 @@ test('after the connection such an error is logged, and after an upgrade, too: i
   const unhandled = await unhandledIn(() => {
     closed.connection.destroy()
     closing.connection.close()
+    coded.connection.destroy()
+    idle.advance(20)
     upgraded.receive('go')
   })
   sendLogTo(null)
-  assert.equal([unhandled, closed.errors, closing.errors, upgraded.errors], [[], [], [], []])
+  assert.equal(
+    [unhandled, ...[closed, closing, coded, idle, upgraded].map(({ errors }) => errors)],
+    [[], [], [], [], [], []],
+  )
   assert.is(upgraded.connection.getStatus(false), 'ESTABLISHED')
-  assert.is(lines.filter((line) => line.includes('too late')).length, 3, lines.join('\n'))
+  assert.is(lines.filter((line) => line.includes('too late')).length, 5, lines.join('\n'))
 })
 
 test.run()

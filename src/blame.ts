@@ -1,6 +1,6 @@
 // Who is at fault for what user code throws: a peer, for bytes that a protocol cannot read, or the caller.
 
-import { messageOf, ProtocolError, UsageError } from './errors.ts'
+import { isReadable, messageOf, ProtocolError, UsageError } from './errors.ts'
 import type { Encoded, Protocol } from './protocol.ts'
 import { disown } from './thenable.ts'
 
@@ -48,5 +48,5 @@ export function blamed(error: unknown, code: string): ProtocolError {
 
 /** Compares by name: a protocol of another package may have been built with another copy of this one. */
 function isNamed(error: unknown, name: string): boolean {
-  return error instanceof Error && error.name === name
+  return isReadable(error) && error.name === name
 }

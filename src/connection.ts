@@ -1484,7 +1484,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#callSettled()
     this.worker.counters.protocolErrors++
     if (this.#state === State.Closed) return // no callback may follow onClose
-    if (error.closeCode !== undefined) this.#more().closeCode = error.closeCode
+    const code = propertyOf(error, 'closeCode') // it may be a ProtocolError of another package
+    if (typeof code === 'number') this.#more().closeCode = code
     this.#report(Connection.PROTOCOL, error.message, error)
     this.#endAs('protocol')
   }

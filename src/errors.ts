@@ -149,10 +149,12 @@ export function works(call: () => unknown): boolean {
   }
 }
 
+type ErrorProperty = 'name' | 'message' | 'code' | 'stack' | 'cause' | 'closeCode' | 'statusHint'
+
 /**
  * A property of anything thrown; undefined if it is missing or cannot be read: a getter or a Proxy may throw in turn.
  */
-export function propertyOf(thrown: unknown, name: 'name' | 'message' | 'code' | 'stack'): unknown {
+export function propertyOf(thrown: unknown, name: ErrorProperty): unknown {
   try {
     return Object(thrown)[name]
   } catch {
@@ -173,7 +175,7 @@ export function isNoFile(error: unknown): boolean {
 
 /** For logs: the stack of anything thrown. */
 export function stackOf(error: unknown): string {
-  const stack = isError(error) ? propertyOf(error, 'stack') : undefined
+  const stack = isInstance(error, Error) ? propertyOf(error, 'stack') : undefined
   return typeof stack === 'string' ? stack : messageOf(error)
 }
 
@@ -196,13 +198,19 @@ export function quoted(value: unknown): string {
 
 /** Anything thrown, as an Error whose name and message can be read. */
 export function asError(thrown: unknown): Error {
-  const isReadable = isError(thrown) && typeof propertyOf(thrown, 'message') === 'string'
-  return isReadable ? thrown : new Error(messageOf(thrown), { cause: thrown })
+  return isReadable(thrown) ? thrown : new Error(messageOf(thrown), { cause: thrown })
 }
 
-function isError(thrown: unknown): thrown is Error {
+/** Whether anything thrown is an Error whose name and message can be read. */
+export function isReadable(thrown: unknown): thrown is Error {
+  if (!isInstance(thrown, Error)) return false
+  return typeof propertyOf(thrown, 'name') === 'string' && typeof propertyOf(thrown, 'message') === 'string'
+}
+
+/** `instanceof` for anything thrown. */
+export function isInstance<T>(thrown: unknown, type: abstract new (...args: never[]) => T): thrown is T {
   try {
-    return thrown instanceof Error
+    return thrown instanceof type
   } catch {
     return false // a Proxy that was revoked
   }

@@ -2,9 +2,17 @@
 
 import { nothing } from './nothing.ts'
 
-/** @internal Whether a callback's result can be awaited: a promise, or a thenable of another library. */
+/**
+ * @internal Whether a callback's result can be awaited: a promise, or a thenable of another library. Also true if that
+ * cannot be seen, as looking throws: awaiting it rejects with what was thrown.
+ */
 export function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function'
+  if (typeof value !== 'object' || value === null) return false
+  try {
+    return 'then' in value && typeof value.then === 'function'
+  } catch {
+    return true
+  }
 }
 
 /**

@@ -1,6 +1,6 @@
 // What is said when something goes wrong in an HTTP connection: to a sender, a client, or whoever reads a body.
 
-import { AbortError, messageOf, ProtocolError, UsageError } from '../../src/errors.ts'
+import { AbortError, messageOf, ProtocolError, propertyOf, UsageError } from '../../src/errors.ts'
 import type { Exchange } from './exchange.ts'
 import { REASONS } from './response.ts'
 
@@ -16,7 +16,7 @@ export function refuseFor(error: unknown, exchange: Exchange): void {
 
 /** The status for anything that a handler has thrown: the error status it names, otherwise 500. */
 function statusOf(thrown: unknown): number {
-  const { statusHint } = Object(thrown) as { statusHint?: unknown }
+  const statusHint = propertyOf(thrown, 'statusHint')
   return Number.isInteger(statusHint) && Number(statusHint) >= 400 && Number(statusHint) <= 599
     ? Number(statusHint)
     : 500

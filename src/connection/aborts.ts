@@ -1,6 +1,6 @@
 // Why a signal of ours aborts, and whether a handler that failed has only obeyed it.
 
-import { AbortError } from '../errors.ts'
+import { AbortError, isInstance, propertyOf } from '../errors.ts'
 import type { CloseReason } from '../protocol.ts'
 
 export function connectionClosed(why: CloseReason | null): AbortError {
@@ -22,8 +22,8 @@ export function hasObeyed(
   signal?: AbortSignal,
   hasCodecAborted?: (reason: unknown) => boolean,
 ): boolean {
-  const told = error.name === 'AbortError' && !(error instanceof AbortError) ? error.cause : error
-  if (told instanceof AbortError) {
+  const told = error.name === 'AbortError' && !isInstance(error, AbortError) ? propertyOf(error, 'cause') : error
+  if (isInstance(told, AbortError)) {
     if (told.code === 'ERR_WORKER_STOPPING') return true // all Workers of a process leave together
     if (!isOpen && (told.code === 'ERR_CONNECTION_CLOSED' || told.code === 'ERR_CLIENT_ENDED')) return true
   }

@@ -3,7 +3,7 @@
 // never the process with everybody else's connections.
 
 import type nodeTls from 'node:tls'
-import { asError, defined, UsageError } from '../errors.ts'
+import { asError, defined, stackOf, UsageError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { disown, isThenable } from '../thenable.ts'
 
@@ -52,7 +52,7 @@ function followed(choose: SniCallback): SniCallback {
     if (!isThenable(result)) return
     Promise.resolve(result).catch((thrown) => {
       const error = asError(thrown)
-      if (hasAnswered) errors.log(`ssl.SNICallback, after its answer: ${error.stack ?? error.message}`)
+      if (hasAnswered) errors.log(`ssl.SNICallback, after its answer: ${stackOf(error)}`)
       else done(error)
     })
   }

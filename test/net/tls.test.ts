@@ -143,12 +143,19 @@ test('an SNICallback that fails, at once or later, costs the handshake of who as
         done(null, context)
         throw new Error('too late to matter')
       },
+      'answers-and-rejects-with-no-stack.test': async (done) => {
+        done(null, context)
+        const get = () => {
+          throw new Error('nobody may look')
+        }
+        throw Object.defineProperty(new Error('too late to matter'), 'stack', { get })
+      },
     }
     const SNICallback = (name: string, done: never) => ways[name]?.(done)
     await served({ ...own, SNICallback } as ServerTlsOptions, async (port, failures) => {
       const read: string[] = []
       for (const servername of Object.keys(ways)) read.push(await readBy({ port, servername }))
-      assert.equal(read, ['', '', 'hello', 'hello'])
+      assert.equal(read, ['', '', 'hello', 'hello', 'hello'])
       assert.equal(failures, ['no such name', 'no such name'])
     })
   } finally {

@@ -168,6 +168,44 @@ onEngines('a peer that is kept can be sent to later, until it is closed; the oth
   })
 })
 
+onEngines('errors and results that throw when they are looked at cost nobody else anything', async () => {
+  const evil = (property: string) => (): never => {
+    throw new Error(`evil ${property}`)
+  }
+  const unawaitable = () => Object.defineProperty({}, 'then', { get: evil('then') })
+  const unreadable = () => Object.defineProperty(new Error('a fault'), 'name', { get: evil('name') })
+  const decode = (bytes: Buffer) => {
+    if (String(bytes) === 'decode') throw unreadable()
+    return String(bytes)
+  }
+  const onMessage = (connection: AnyUdpConnection, message: string) => {
+    if (message === 'name') return Promise.reject(unreadable())
+    return message === 'then' ? unawaitable() : connection.send(message)
+  }
+  const errors: string[] = []
+  const onError = (_connection: AnyUdpConnection, code: number, message: string) => {
+    errors.push(`${code} ${message}`)
+    return unawaitable()
+  }
+  sendLogTo(() => undefined)
+  try {
+    await serving({ protocol: { ...text, decode }, onMessage, onError }, async ({ peer, worker }) => {
+      for (const [word, ...told] of [
+        ['name', '4 a fault'],
+        ['then', '4 evil then'],
+        ['decode', '3 a fault', '4 evil then'], // of onError itself
+      ] as const) {
+        peer.send(word)
+        await until(() => errors.length === told.length && worker.unsettled === 0)
+        assert.equal(errors.splice(0), told)
+      }
+      assert.is(await peer.ask('still there'), 'still there\n')
+    })
+  } finally {
+    sendLogTo(null)
+  }
+})
+
 onEngines(
   'a protocol over UDP: decode for what comes, with or without its terminator, encode for what goes',
   async () => {

@@ -1,7 +1,7 @@
 // A request as a handler sees it. Nothing is parsed before it is asked for, and names that clients choose (of
 // parameters, cookies, fields) go into maps without a prototype.
 
-import { ProtocolError, UsageError } from '../../src/errors.ts'
+import { UsageError } from '../../src/errors.ts'
 import type { CodecIo } from '../../src/protocol.ts'
 import { codingFor } from './codings.ts'
 import { type Cookies, parseCookies } from './cookies.ts'
@@ -17,6 +17,7 @@ import {
 } from './forms.ts'
 import type { RequestHead } from './head.ts'
 import { addressIn, isHost } from './host.ts'
+import { parseJson, parseJsonForm } from './json.ts'
 import { RequestBody } from './request-body.ts'
 import type { Session, UploadedFile, UploadForm } from './settings.ts'
 
@@ -252,12 +253,7 @@ export class Request {
 
   /** The body parsed as JSON. Throws ProtocolError, which is answered with 400, if it is not JSON. */
   json(): unknown {
-    try {
-      return JSON.parse(this.text())
-    } catch (cause) {
-      if (cause instanceof UsageError) throw cause
-      throw new ProtocolError('ERR_BAD_JSON', 'the body is no JSON', { statusHint: 400, cause })
-    }
+    return parseJson(this.text())
   }
 
   /** @internal */
@@ -298,10 +294,7 @@ export class Request {
     const type = this.#mediaType
     this.#refuseForm(type)
     if (type === '' || type === 'application/x-www-form-urlencoded') return parseForm(this.text())
-    if (type === 'application/json' || type.endsWith('+json')) {
-      const value = this.json()
-      if (typeof value === 'object' && value !== null) return Object.assign(Object.create(null), value)
-    }
+    if (type === 'application/json' || type.endsWith('+json')) return parseJsonForm(this.text())
     return Object.create(null)
   }
 

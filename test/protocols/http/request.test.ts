@@ -69,9 +69,11 @@ test('bodies by their type', () => {
   for (const [type, body, expected] of [
     ['application/x-www-form-urlencoded', 'a=1&b[c]=x+y', { a: '1', b: { c: 'x y' } }],
     ['application/x-www-form-urlencoded; charset=utf-8', 'a=%C3%A9', { a: '\u00e9' }],
-    ['application/json', '{"a":[1],"__proto__":{"x":1}}', JSON.parse('{"a":[1],"__proto__":{"x":1}}')],
+    ['application/json', '{"a":[1],"b":null}', { a: [1], b: null }],
     ['application/problem+json', '{"a":1}', { a: 1 }],
     ['application/json', '5', {}],
+    ['application/json', 'null', {}],
+    ['application/json', '[1,{"a":2}]', {}],
     ['text/plain', 'a=1', {}],
   ] as const) {
     const form = post(type, body).post()

@@ -166,9 +166,9 @@ export class Request {
 
   /**
    * A parameter of the body, or all of them; none for a body of another type. In a form or an upload it is a text, or a
-   * list or map of texts; in a JSON object it is whatever the client has sent. `fallback` also stands for null. Throws
-   * UsageError for a streamed body (ERR_BODY_STREAMED), and for a multipart one where `uploads` are off
-   * (ERR_NO_UPLOADS).
+   * list or map of texts; in a JSON object it is whatever the client has sent, but for `__proto__` and
+   * `constructor.prototype`, which are dropped everywhere. `fallback` also stands for null. Throws UsageError for a
+   * streamed body (ERR_BODY_STREAMED), and for a multipart one where `uploads` are off (ERR_NO_UPLOADS).
    */
   post(): BodyMap
   post(name: string): BodyValue | undefined
@@ -251,7 +251,10 @@ export class Request {
     return this.rawBody().toString()
   }
 
-  /** The body parsed as JSON. Throws ProtocolError, which is answered with 400, if it is not JSON. */
+  /**
+   * The body parsed as JSON, as it was sent: an object in it may have an own `__proto__`, which Object.assign() makes
+   * the prototype. Throws ProtocolError, which is answered with 400, if it is not JSON.
+   */
   json(): unknown {
     return parseJson(this.text())
   }

@@ -93,6 +93,27 @@ test('bodies by their type', () => {
   assert.is(post('multipart/form-data', '').file('a'), undefined)
 })
 
+test('what post() finds in JSON reaches no prototype either, however it is copied', () => {
+  const deep = 50_000
+  for (const [body, expected] of [
+    ['{"a":1,"__proto__":{"x":1}}', { a: 1 }],
+    ['{"a":1,"\\u005f_proto_\\u005F":{"x":1}}', { a: 1 }],
+    ['{"a":[{"b":{"__proto__":{"x":1},"c":2}}]}', { a: [{ b: { c: 2 } }] }],
+    ['{"constructor":{"prototype":{"x":1},"a":[{"__proto__":2}]}}', { constructor: { a: [{}] } }],
+    ['{"constructor":"Ferrari","a":{"constructor":null,"prototype":1}}', null],
+    ['{"a":"__proto__","b":{"proto":1}}', null],
+    [`{"__proto__":1,"a":${'['.repeat(deep)}${']'.repeat(deep)}}`, undefined],
+  ] as const) {
+    const form = post('application/json', body).post()
+    assert.is(Object.getPrototypeOf(form), null)
+    assert.not(Object.hasOwn(form, '__proto__'))
+    assert.is(Object.assign({}, form).x, undefined)
+    if (expected !== undefined) assert.equal(JSON.stringify(form), expected === null ? body : JSON.stringify(expected))
+  }
+  const raw = post('application/json', '{"__proto__":{"x":1}}').json() as object
+  assert.ok(Object.hasOwn(raw, '__proto__')) // it is said there
+})
+
 test('the fields of a multipart form that nobody has parsed are an error, not missing', () => {
   const code = (expected: string) => (error: unknown) => codeOf(error) === expected
   const form = '--x\r\nContent-Disposition: form-data; name="user"\r\n\r\nann\r\n--x--\r\n'

@@ -152,7 +152,8 @@ export class ChunkedDecoder {
   }
 }
 
-function hexDigit(byte: number): number {
+/** What a byte of text stands for in base 16; -1 if it is no digit. */
+export function hexDigit(byte: number): number {
   if (byte >= 0x30 && byte <= 0x39) return byte - 0x30
   const letter = byte | 0x20
   return letter >= 0x61 && letter <= 0x66 ? letter - 0x57 : -1

@@ -26,6 +26,9 @@ test('forms nest as in PHP', () => {
     ['=1&&&c=3', { c: '3' }],
     ['a=%zz&b=%e9&c=%', { a: '%zz', b: '\ufffd', c: '%' }],
     ['a=%C3%A9', { a: '\u00e9' }],
+    ['a=%41%ff%41%4%%41%4g%+\u00e9%c3%A9\ud83c\udf89%', { a: 'A\ufffdA%4%A%4g% \u00e9\u00e9\ud83c\udf89%' }],
+    ['a=%e2%82x%ac%e2%82%ac', { a: '\ufffdx\ufffd\u20ac' }],
+    ['%=%4&%F0%9F=%F0%9F%8E%8', { '%': '%4', '\ufffd': '\ufffd%8' }],
   ] as const)
     assert.equal(plain(parseForm(text)), expected, text)
 })
@@ -64,6 +67,19 @@ test('any form is a map or a ProtocolError', () => {
     }
   }
   assert.is(Object.keys(Object.prototype).length, 0)
+})
+
+test('malformed escapes cost about what right ones do', () => {
+  const best = (text: string) => {
+    const times = Array.from({ length: 5 }, () => {
+      const started = performance.now()
+      parseForm(text)
+      return performance.now() - started
+    })
+    return Math.min(...times)
+  }
+  const right = best(`a=${'%41b'.repeat(65_536)}`)
+  assert.ok(best(`a=${'%ff%'.repeat(65_536)}`) < 25 * right)
 })
 
 test('cookies are read as browsers write them', () => {

@@ -58,21 +58,41 @@ export class Incoming {
 
   /** Takes its bytes from `start` on. Returns where it ends, or the end of `bytes`. */
   take(bytes: Buffer, start: number): number {
-    if (this.#chunked !== null) return this.#chunked.feed(bytes, start, (data) => this.#takeData(data))
+    if (this.#chunked !== null) return this.#takeChunks(this.#chunked, bytes, start)
     const end = Math.min(bytes.length, start + this.#left)
     this.#left -= end - start
-    this.#takeData(bytes.subarray(start, end))
+    const data = bytes.subarray(start, end)
+    if (this.#isKept(data)) {
+      if (this.#parts === null) this.sink.push(Buffer.from(data))
+      else this.#parts.push(data)
+    }
     if (this.#left > 0 && !this.exchange.isAnswered) this.#readOn()
     return end
   }
 
-  #takeData(data: Buffer): void {
+  /**
+   * What one read has brought is one piece for the reader: a client may send a chunk for each byte, and ten thousand
+   * pieces would reach it without a turn of the loop between them.
+   */
+  #takeChunks(chunked: ChunkedDecoder, bytes: Buffer, start: number): number {
+    const brought: Buffer[] = [] // lent
+    const parts = this.#parts ?? brought
+    try {
+      return chunked.feed(bytes, start, (data) => {
+        if (this.#isKept(data)) parts.push(data)
+      })
+    } finally {
+      if (brought.length > 0) this.sink.push(Buffer.concat(brought))
+    }
+  }
+
+  /** Counts it, and says whether anybody reads it. */
+  #isKept(data: Buffer): boolean {
     this.#size += data.length
     this.begin()
-    if (this.isDiscarded) return
+    if (this.isDiscarded) return false
     if (this.#size > this.#limit) throw tooLarge(this.#limit)
-    if (this.#parts === null) this.sink.push(Buffer.from(data))
-    else this.#parts.push(data)
+    return true
   }
 
   /** Called when all received bytes are used. */

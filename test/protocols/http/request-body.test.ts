@@ -488,4 +488,31 @@ test('a refusal of who waits for 100 Continue may take as long as it likes', asy
   assert.is(server.connection.getStatus(false), 'ESTABLISHED')
 })
 
+test('however small its chunks, what one read has brought is one piece', async () => {
+  const chunks = '1¶x¶'.repeat(2_000)
+  for (const [behind, end] of [
+    ['0¶¶', 'whole'],
+    ['none¶', 'ERR_BAD_CHUNK'],
+  ] as const) {
+    const pieces: number[] = []
+    let ended = ''
+    const server = serve(async (connection, request) => {
+      try {
+        for await (const bytes of request.body) pieces.push(bytes.length)
+        ended = 'whole'
+      } catch (error) {
+        ended = codeOf(error)
+      }
+      connection.send('read')
+    })
+    server.receive(wire('POST / HTTP/1.1¶Host: h¶Transfer-Encoding: chunked¶¶1¶x'))
+    await until(() => pieces.length === 1)
+    server.receive(wire(`¶${chunks}`))
+    await until(() => pieces.length > 1)
+    server.receive(wire(`${chunks}${behind}`))
+    await until(() => ended !== '')
+    assert.equal([pieces, ended], [[1, 2_000, 2_000], end])
+  }
+})
+
 test.run()

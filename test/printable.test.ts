@@ -2,7 +2,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { printableCell, printableLog } from '../src/printable.ts'
+import { printableCell, printableJson, printableLog } from '../src/printable.ts'
 
 const HOSTILE = '\x1b[2J\u009b2J\x00\x7f\r'
 
@@ -12,6 +12,15 @@ test('a log says which character it was, and keeps its lines and tabs', () => {
 
 test('a cell stays on its line and as wide as it was', () => {
   assert.is(printableCell(`${HOSTILE}\n\tgrüße 🎉`), '?[2J?2J?????grüße 🎉')
+})
+
+test('JSON keeps each character, and a log leaves it as it is', () => {
+  const value = { text: `${HOSTILE}\u0085\u2028\n\tgrüße 🎉` }
+  for (const json of [printableJson(value), printableJson(value, 2)]) {
+    assert.equal(JSON.parse(json), value)
+    assert.is(printableLog(json), json)
+    assert.not.match(json, /[\u0085\u2028]/)
+  }
 })
 
 test('no control character passes', () => {

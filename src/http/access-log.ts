@@ -2,6 +2,7 @@
 // start a line nor end a field.
 
 import type { AccessLogEntry } from '../../protocols/http/access-log.ts'
+import { printableJson } from '../printable.ts'
 
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec']
 
@@ -14,7 +15,7 @@ export function formatCombined(entry: AccessLogEntry): string {
 }
 
 export function formatJson(entry: AccessLogEntry): string {
-  return JSON.stringify(entry)
+  return printableJson(entry)
 }
 
 function apacheTime(at: Date): string {

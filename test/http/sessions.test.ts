@@ -19,7 +19,7 @@ import { formatCombined, formatJson } from '../../src/http/access-log.ts'
 import type { StoredSession } from '../../src/http/session.ts'
 import { FileSessionStore, MemorySessionStore, type SessionStore } from '../../src/http/session-store.ts'
 import { Sessions } from '../../src/http/sessions.ts'
-import { sendLogTo } from '../../src/log.ts'
+import { formatText, sendLogTo } from '../../src/log.ts'
 import { rejects, until } from '../support/until.ts'
 
 async function withStores(use: (store: SessionStore, directory: string) => Promise<void>): Promise<void> {
@@ -449,6 +449,10 @@ test('no client begins a line of the log, or ends a field', () => {
   )
   assert.equal(JSON.parse(formatJson(entry)).userAgent, entry.userAgent)
   assert.not.match(formatJson(entry), /\n/)
+  for (const userAgent of ['evil\u009b31m\u0085', '\x1b[31m\x7f', '\u2028']) {
+    const logged = formatText(entry.at, 1, '', formatJson({ ...entry, userAgent }))
+    assert.is(JSON.parse(logged.slice(logged.indexOf('{'))).userAgent, userAgent)
+  }
   const line = (method: string, target: string) =>
     /(?<=] ").*?(?=" 200)/.exec(formatCombined({ ...entry, method, target, version: '-' }))?.[0]
   assert.equal([line('-', '-'), line('GET', '-'), line('GET', '/')], ['-', 'GET', 'GET / HTTP/-'])

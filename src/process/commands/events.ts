@@ -1,5 +1,6 @@
 // `events`: what happens in a server, as it happens.
 
+import { printableJson } from '../../printable.ts'
 import { ask, follow } from '../control/client.ts'
 import { CommandError, Exit, noGroup } from '../exit-codes.ts'
 import { isCalled } from '../messages.ts'
@@ -66,7 +67,7 @@ function writer({ flags, words }: Line): (event: Told) => void {
   const paint = paintFor(process.stdout)
   return (event) => {
     if (words.length > 0 && !words.some((word) => isAbout(event, word))) return
-    process.stdout.write(`${flags.json === true ? JSON.stringify(event) : renderEvent(event, paint)}\n`)
+    process.stdout.write(`${flags.json === true ? printableJson(event) : renderEvent(event, paint)}\n`)
   }
 }
 

@@ -1,6 +1,7 @@
 // Output of commands. What was asked for goes to stdout, everything else to stderr.
 
 import { codeOf } from '../../errors.ts'
+import { printableJson } from '../../printable.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import { type Paint, paintFor } from '../terminal/style.ts'
 import type { Flags } from './line.ts'
@@ -28,7 +29,7 @@ export function show(text: string): Promise<Exit> {
 }
 
 export function showJson(value: unknown): Promise<Exit> {
-  return show(JSON.stringify(value, null, 2))
+  return show(printableJson(value, 2))
 }
 
 /** Prints a value as JSON or in readable form, coloured if stdout is a terminal. */

@@ -5,6 +5,7 @@ import type { Readable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
 import { withResolvers } from '../../deferred.ts'
 import { formatText, inPieces, LONGEST_MESSAGE, type LogRecord, RECORD_SEPARATOR } from '../../log.ts'
+import { printableJson } from '../../printable.ts'
 import type { LogFormat } from '../messages.ts'
 import { INSPECTOR_LINE } from '../node-flags.ts'
 
@@ -88,7 +89,7 @@ export class Logbook {
       return lines.map((line) => formatText(time, pid, worker, line)).join('')
     }
     const named = worker === '' ? undefined : worker // JSON omits it
-    return `${stringify({ time: time.toISOString(), pid, worker: named, stream, message })}\n`
+    return `${printableJson({ time: time.toISOString(), pid, worker: named, stream, message })}\n`
   }
 
   #put(text: string): void {
@@ -185,13 +186,6 @@ class LineReader {
     this.#rest = ''
     return last === '' ? [] : [last]
   }
-}
-
-/** JSON without characters that some readers take as line ends (U+0085, U+2028) or that control a terminal (U+009B). */
-function stringify(entry: object): string {
-  return JSON.stringify(entry).replace(/[\u007f-\u009f\u2028\u2029]/g, (char) => {
-    return `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`
-  })
 }
 
 /**

@@ -4,7 +4,7 @@
 
 import { constants, type Stats } from 'node:fs'
 import { type FileHandle, open, realpath, stat } from 'node:fs/promises'
-import { join, sep } from 'node:path'
+import { join } from 'node:path'
 import type { FileBody } from '../../protocols/http/response.ts'
 import type { AnswerParts, FileFields, FileRequest } from '../../protocols/http/settings.ts'
 import { crypto } from '../builtins.ts'
@@ -13,6 +13,7 @@ import { ANY_STRING, check, checkOptions, integerFrom, type Rule, TRUE_OR_FALSE 
 import { parseHttpDate } from './date.ts'
 import { mimeType, UNKNOWN_TYPE } from './mime-types.ts'
 import { contentRange, type Range, type Ranges, rangesOf } from './ranges.ts'
+import { isBelow, isOpenBelow } from './whereabouts.ts'
 
 /** An answer made of a file. It holds a descriptor: read the body to its end, or call `close`. */
 export interface FileAnswer extends AnswerParts {
@@ -37,8 +38,17 @@ export async function openFile(
   about: FileFields = {},
   more: FileAnswer['headers'] = [],
 ): Promise<FileAnswer> {
-  const { path, offset = 0, length = 0 } = part
-  const file = await opened(path)
+  return answerFrom(await opened(part.path), part, request, about, more)
+}
+
+/** Owns the file: it is closed with the answer, or if there is none. */
+async function answerFrom(
+  file: FileHandle,
+  { path, offset = 0, length = 0 }: Pick<FileBody, 'path'> & Partial<FileBody>,
+  request: FileRequest,
+  about: FileFields,
+  more: FileAnswer['headers'],
+): Promise<FileAnswer> {
   try {
     const stats = await file.stat()
     if (!stats.isFile()) throw new SystemError(stats.isDirectory() ? 'EISDIR' : 'ENOENT', 'open', path)
@@ -313,7 +323,7 @@ export function staticFiles(
     const folder = await folderNow()
     const find: Find = (wanted) => found(folder, wanted, followLinks)
     const serve = (place: Place) =>
-      precompressed ? encoded(place, request, find, cache) : openFile(place, request, { type: typeOf(place) }, cache)
+      precompressed ? encoded(place, request, find, cache) : openPlace(place, request, { type: typeOf(place) }, cache)
     const place = await find(join(folder, name))
     const answer = place === null ? null : await serve(place).catch(folderOrMissing)
     if (answer !== FOLDER) return answer
@@ -363,10 +373,14 @@ function decodedPath(path: string, isHiddenSeen: boolean): string | null {
   return isBad || name.includes('\0') || name.includes('//') ? null : name
 }
 
-/** A file that was found: where it is, and by which path it was asked for, which may be a link to it. */
+/** A file that was found. */
 interface Place {
+  /** Where it is. */
   readonly path: string
+  /** By which path it was asked for, which may be a link to it. */
   readonly wanted: string
+  /** The folder that it must be in; null if it may be anywhere. */
+  readonly folder: string | null
 }
 
 /** Resolves a path to its file, following links. Null if that is not below the folder. */
@@ -381,11 +395,29 @@ function typeOf({ path, wanted }: Place): string {
 async function found(folder: string, wanted: string, mayLeave: boolean): Promise<Place | null> {
   try {
     const path = await realpath(wanted)
-    const isInside = path === folder || path.startsWith(folder.endsWith(sep) ? folder : folder + sep)
-    return isInside || mayLeave ? { path, wanted } : null
+    if (mayLeave) return { path, wanted, folder: null }
+    return isBelow(folder, path) ? { path, wanted, folder } : null
   } catch (error) {
     return missing(error)
   }
+}
+
+/** Opens what was found, if it is still there: a part of its path may have become a link. */
+async function openPlace(
+  place: Place,
+  request: StaticRequest,
+  about: FileFields,
+  more: FileAnswer['headers'],
+): Promise<FileAnswer> {
+  const { path, folder } = place
+  const file = await opened(path)
+  try {
+    if (folder !== null && !(await isOpenBelow(folder, file, path))) throw new SystemError('ENOENT', 'open', path)
+  } catch (error) {
+    await file.close()
+    throw error
+  }
+  return answerFrom(file, place, request, about, more)
 }
 
 /**
@@ -408,13 +440,13 @@ async function encoded(
   ])
   for (;;) {
     const coding = request.codingFor([...left.keys()])
-    if (coding === null) return openFile(place, request, about, more)
+    if (coding === null) return openPlace(place, request, about, more)
     const end = left.get(coding)
     const packed = (await find(wanted + end)) ?? (wanted === path ? null : await find(path + end))
     left.delete(coding)
     if (packed === null) continue
     const headers = [...more, ['Content-Encoding', coding] as const]
-    const answer = await openFile(packed, request, about, headers).catch(missing)
+    const answer = await openPlace(packed, request, about, headers).catch(missing)
     if (answer !== null) return answer
   }
 }

@@ -1,6 +1,7 @@
 // Files as answers: conditions, ranges, paths that try to leave, files that change; and no descriptor is left open.
 
 import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
 import {
   appendFileSync,
   mkdirSync,
@@ -13,8 +14,10 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs'
+import { type FileHandle, open as openHandle } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { codingFor } from '../../protocols/http/codings.ts'
@@ -24,8 +27,10 @@ import { codeOf } from '../../src/errors.ts'
 import { parseHttpDate } from '../../src/http/date.ts'
 import { type FileAnswer, openFile, staticFiles } from '../../src/http/files.ts'
 import { rangesOf } from '../../src/http/ranges.ts'
+import { isOpenBelow } from '../../src/http/whereabouts.ts'
 import { http } from '../../src/index.ts'
 import { open } from '../../src/testing.ts'
+import { atLength } from '../support/length.ts'
 import { rejects, until } from '../support/until.ts'
 
 const WHEN = new Date('2024-11-24T12:00:00.000Z')
@@ -406,6 +411,71 @@ test('what is packed is found as its file is: no link leads out of the folder, a
     for (const followLinks of [false, true]) {
       assert.is((await ask('/sub', followLinks))?.status, 301)
       assert.is(await ask('/', followLinks), null)
+    }
+  })
+})
+
+/** Exchanges a folder and a link, as somebody may who can write beside them, until it is ended. */
+const EXCHANGER = `
+  const { renameSync } = require('node:fs')
+  const { parentPort, workerData: root } = require('node:worker_threads')
+  parentPort.postMessage('exchanging')
+  for (;;) {
+    for (const [from, to] of [['shown', 'aside'], ['link', 'shown'], ['shown', 'link'], ['aside', 'shown']])
+      renameSync(root + '/' + from, root + '/' + to)
+  }
+`
+
+test('a link that takes the place of a folder while a file is opened leads nowhere', async () => {
+  await inFolder(async (folder) => {
+    const root = join(folder, 'root')
+    for (const place of ['root/shown', 'secret']) {
+      mkdirSync(join(folder, place), { recursive: true })
+      writeFileSync(join(folder, place, 'f.txt'), place)
+    }
+    symlinkSync('../secret', join(root, 'link'))
+    const files = staticFiles(root)
+    const exchanger = new Worker(EXCHANGER, { eval: true, workerData: root })
+    const counts = new Map<string, number>()
+    try {
+      await once(exchanger, 'message')
+      const ask = async () => {
+        const text = await read(await files({ ...asking(), path: '/shown/f.txt' }))
+        counts.set(text, (counts.get(text) ?? 0) + 1)
+      }
+      for (let n = 0; n < atLength(1_000, 20_000); n++) await ask()
+      await until(async () => {
+        await ask()
+        return counts.has('root/shown')
+      })
+    } finally {
+      await exchanger.terminate()
+    }
+    counts.delete('') // there was nothing at that time
+    assert.equal([...counts.keys()], ['root/shown'])
+  })
+})
+
+test('where no /proc tells the place of an open file, its path must still lead to it', async () => {
+  await inFolder(async (folder) => {
+    const path = join(folder, 'a.txt')
+    const file = await openHandle(path)
+    const unknown = { fd: -1, stat: () => file.stat() } as FileHandle
+    try {
+      assert.equal([await isOpenBelow(folder, file, path), await isOpenBelow(folder, unknown, path)], [true, true])
+      assert.not(await isOpenBelow(join(folder, 'other'), file, path))
+      renameSync(path, join(folder, 'b.txt'))
+      assert.not(await isOpenBelow(folder, unknown, path))
+      symlinkSync('b.txt', path)
+      assert.not(await isOpenBelow(folder, unknown, path))
+      renameSync(join(folder, 'b.txt'), path)
+      writeFileSync(join(folder, 'b.txt'), '')
+      assert.ok(await isOpenBelow(folder, unknown, path))
+      renameSync(join(folder, 'b.txt'), path)
+      assert.not(await isOpenBelow(folder, unknown, path))
+      assert.ok(await isOpenBelow(folder, file, path)) // it was replaced, as editors do
+    } finally {
+      await file.close()
     }
   })
 })

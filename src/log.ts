@@ -44,7 +44,8 @@ export function logRecords(): void {
   handle?.setBlocking?.(true) // undocumented in Node; without it the end of a flood may be lost
   write = (message) => {
     const time = new Date().toISOString()
-    const records = inPieces(message).map((piece): LogRecord => ({ time, message: piece }))
+    const pieces = inPieces(message).map((piece, nth) => (nth === 0 ? piece : CONTINUED + piece))
+    const records = pieces.map((piece): LogRecord => ({ time, message: piece }))
     process.stderr.write(records.map((record) => `${RECORD_SEPARATOR}${JSON.stringify(record)}\n`).join(''))
   }
 }
@@ -69,12 +70,27 @@ export function sendLogTo(sink: ((message: string) => void) | null): void {
 }
 
 function writeLine(message: string): void {
-  process.stderr.write(formatText(new Date(), process.pid, worker, message))
+  process.stderr.write(formatText(new Date(), process.pid, worker, linesOf(message).join('\n')))
 }
 
-/** Formats a message, which may contain what a peer has sent; the further lines of a stack stay as they are. */
-export function formatText(time: Date, pid: number, worker: string, message: string): string {
-  return `${timestamp(time)} pid:${pid} ${worker && `[${worker}] `}${printableLog(message)}\n`
+/** Formats one line of a message, or all of `linesOf`. */
+export function formatText(time: Date, pid: number, worker: string, text: string): string {
+  return `${timestamp(time)} pid:${pid} ${worker && `[${worker}] `}${printableLog(text)}\n`
+}
+
+/** Stands before what goes on with a message. */
+const CONTINUED = '    | '
+/** As a stack is, all of it. */
+const INDENTED = /^(?: {4}|$)/
+
+/**
+ * The lines of a message. All but the first are indented: an error may quote its peer, whose text must not begin a line
+ * that could be a message of its own. A stack is as it is.
+ */
+export function linesOf(message: string): string[] {
+  const lines = message.split('\n')
+  if (lines.every((line, nth) => nth === 0 || INDENTED.test(line))) return lines
+  return lines.map((line, nth) => (nth === 0 || line === '' ? line : CONTINUED + line))
 }
 
 let lastSecond = Number.NaN

@@ -39,7 +39,7 @@ function check({ code, stdout, stderr }: Outcome, says: RegExp, expected: number
 
 const MODULES: Record<string, [string, RegExp]> = {
   'throws at its top level': [`${declare}throw new Error('planted')`, /Error: planted\n +at .*app\.js:2:7/],
-  'has a syntax error': [`${declare}\nconst = 1`, /app\.js:3\nconst = 1\n +\^\n+SyntaxError: /],
+  'has a syntax error': [`${declare}\nconst = 1`, /app\.js:3\n {4}\| const = 1\n {4}\| +\^\n+ {4}\| SyntaxError: /],
   'imports what is not there': [`import 'no-such-package'`, /Cannot find package 'no-such-package'/],
   'rejects at its top level': [`await Promise.reject(new RangeError('planted'))`, /RangeError: planted/],
   'leaves a rejection unhandled': [

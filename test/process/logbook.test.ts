@@ -5,7 +5,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { LONGEST_MESSAGE } from '../../src/log.ts'
 import type { LogFormat } from '../../src/process/messages.ts'
-import { Logbook, type Sink } from '../../src/process/output/logbook.ts'
+import { Logbook, type Sink, Tail } from '../../src/process/output/logbook.ts'
 import { chunkings } from '../../src/testing.ts'
 import { until } from '../support/until.ts'
 
@@ -53,7 +53,7 @@ test('records and raw lines, cut in every way, become the same lines of text', a
     for (const line of lines) assert.match(line, PREFIX)
     assert.equal(
       lines.map((line) => line.replace(PREFIX, '')),
-      ['raw', 'logged', 'in two lines', 'grüße 🎉', '\\x1e{"broken', '', 'last'],
+      ['raw', 'logged', '    | in two lines', 'grüße 🎉', '\\x1e{"broken', '', 'last'],
     )
   }
 })
@@ -184,6 +184,24 @@ test('lost bytes are told in the log itself, as soon as it takes something again
     .map((line) => JSON.parse(line).message)
   const size = Buffer.byteLength(`{"time":"${new Date().toISOString()}","pid":1,"message":"gone"}\n`)
   assert.equal(messages, ['one', 'two', `${10 * size} bytes of log were lost`, 'three'])
+})
+
+test('text of a peer begins no line that could be one of the server, and a stack stays one', async () => {
+  const stack = 'Error: no "x\n2026-01-02 03:04:05 pid:7 [echo:0] admin logged in\n\n at\n    at decode (app.js:1:2)'
+  const lines = await messagesOf([Buffer.from(record(`udp 1.2.3.4:5 error 3: ${stack}`))])
+  const expected = [
+    'udp 1.2.3.4:5 error 3: Error: no "x',
+    '    | 2026-01-02 03:04:05 pid:7 [echo:0] admin logged in',
+    '',
+    '    |  at',
+    '    |     at decode (app.js:1:2)',
+  ]
+  assert.equal(lines, expected)
+  const own = ['Error: planted', '    at a (app.js:1:2)', '', '    at b']
+  assert.equal(await messagesOf([Buffer.from(record(own.join('\n')))]), own)
+  const tail = new Tail()
+  tail.take(stack)
+  assert.equal(tail.lines, ['Error: no "x', ...expected.slice(1).filter((line) => line !== '')])
 })
 
 test('control characters do not reach a terminal', async () => {

@@ -4,7 +4,7 @@
 import type { Readable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
 import { withResolvers } from '../../deferred.ts'
-import { formatText, inPieces, LONGEST_MESSAGE, type LogRecord, RECORD_SEPARATOR } from '../../log.ts'
+import { formatText, inPieces, LONGEST_MESSAGE, type LogRecord, linesOf, RECORD_SEPARATOR } from '../../log.ts'
 import { printableJson } from '../../printable.ts'
 import type { LogFormat } from '../messages.ts'
 import { INSPECTOR_LINE } from '../node-flags.ts'
@@ -85,7 +85,7 @@ export class Logbook {
 
   #render({ pid, worker, message, time = new Date(), stream }: Entry): string {
     if (this.#format === 'text') {
-      const lines = message.split('\n') // each with its worker: lines of two processes may be mixed
+      const lines = linesOf(message) // each with its worker: lines of two processes may be mixed
       return lines.map((line) => formatText(time, pid, worker, line)).join('')
     }
     const named = worker === '' ? undefined : worker // JSON omits it
@@ -140,9 +140,8 @@ export class Tail {
   }
 
   take(message: string): void {
-    for (const line of message.slice(-TAIL_LINES * TAIL_CHARACTERS).split('\n')) {
-      if (line.trim() !== '') this.#lines.push(line.slice(0, TAIL_CHARACTERS))
-    }
+    const lines = linesOf(message).filter((line) => line.trim() !== '')
+    this.#lines.push(...lines.slice(-TAIL_LINES).map((line) => line.slice(0, TAIL_CHARACTERS)))
     if (message.startsWith('FATAL ERROR: ')) this.#fatal = this.#lines.at(-1) ?? ''
     this.#lines.splice(0, this.#lines.length - TAIL_LINES)
   }

@@ -1,5 +1,6 @@
 // What probes see of a server: alive, ready, and not ready any more before the drain begins.
 
+import { once } from 'node:events'
 import { existsSync, statSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
@@ -86,6 +87,33 @@ test('only GET and HEAD, only its pages, and whoever says nothing, too much or n
     await until(() => answers(path, '/healthz', 200))
     await box.stop()
     assert.not.ok(existsSync(path))
+  })
+})
+
+test('a connection gets one answer, however many requests it sends, and those that stay keep nobody out', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'health.sock')
+    await box.start(box.file('app.js', echo()), '--health', `unix://${path}`)
+    for (const head of [
+      'GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n',
+      'GET /metrics HTTP/1.0\r\nConnection: keep-alive\r\n\r\n',
+    ]) {
+      const socket = net.connect(path).on('error', () => undefined)
+      let text = ''
+      socket.setEncoding('latin1').on('data', (more) => {
+        text += more
+      })
+      socket.write(head.repeat(100))
+      await within(10_000, new Promise((resolve) => socket.once('close', resolve)))
+      assert.is(text.match(/^HTTP\/1\.1 200 OK\r$/gm)?.length, 1)
+      assert.match(text, /^Connection: close\r$/m)
+    }
+    const staying = Array.from({ length: 100 }, () => net.connect(path).on('error', () => undefined))
+    for (const socket of staying) socket.pause().write('GET /metrics HTTP/1.1\r\n')
+    await Promise.all(staying.map((socket) => socket.connecting && once(socket, 'connect')))
+    for (let n = 0; n < 3; n++) assert.is((await probe(path, '/healthz')).code, 200)
+    for (const socket of staying) socket.destroy()
+    await box.stop()
   })
 })
 

@@ -1,27 +1,34 @@
 // Probes: `/healthz`, `/readyz` and `/metrics`, off unless an address is given. The master answers, since only it knows
-// the states of all processes, and from what it already knows: no probe waits for a worker or can keep one busy (a few
-// connections, small heads, no bodies). Answers contain numbers, but no pid, no path and no reason of a crash.
-// node:http costs 1.4 MiB, so it is loaded on demand.
+// the states of all processes, and from what it already knows: no probe waits for a worker, nor can it keep the master
+// busy (a few connections of one answer each, small heads, no bodies, metrics rendered a few times a second). Answers
+// contain numbers, but no pid, no path and no reason of a crash. node:http costs 1.4 MiB, so it is loaded on demand.
 
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { SystemError } from '../../errors.ts'
 import { log } from '../../log.ts'
+import { now } from '../../loop/clock.ts'
 import { type Address, parseHttpAddress } from '../../net/address.ts'
 import { removeStaleSocket } from '../../net/bound-socket.ts'
 import { scarceFrom } from '../../net/descriptors.ts'
 import { renderMetrics } from './metrics.ts'
 import { type HealthAnswer, healthOf, readinessOf, type Seen } from './readiness.ts'
+import { Visits } from './visits.ts'
 
-/** A probe holds a connection only briefly; more than this many are not probes. */
+/** A probe holds a connection only briefly; more than this many at a time are not probes. */
 const MOST_CONNECTIONS = 64
 /** Of the descriptors that the master may have: the rest is for the server. */
 const MOST_SHARE = 1 / 8
 const MOST_HEAD_BYTES = 8192
-/** Time for a whole request to arrive, and for the next one on a kept connection. */
+/** Time for a whole request to arrive. */
 const REQUEST_TIMEOUT_MS = 5000
+/** Time for that and for the answer to be read. */
+const LONGEST_VISIT_MS = 10_000
+/** For how long metrics count as new: with many workers they take milliseconds. */
+const METRICS_KEPT_MS = 100
 
 export class HealthServer {
   readonly #look: () => Seen
+  readonly #metrics: RecentMetrics
   #server: Server | null = null
   #address = ''
   #suspended = ''
@@ -30,6 +37,7 @@ export class HealthServer {
 
   constructor(look: () => Seen) {
     this.#look = look
+    this.#metrics = new RecentMetrics(look)
   }
 
   /**
@@ -89,10 +97,12 @@ export class HealthServer {
       connectionsCheckingInterval: 1000,
       maxHeaderSize: MOST_HEAD_BYTES,
       requestTimeout: REQUEST_TIMEOUT_MS,
-      keepAliveTimeout: REQUEST_TIMEOUT_MS,
     }
-    const server = createServer(limits, (request, response) => this.#answer(request, response))
-    server.maxConnections = Math.min(MOST_CONNECTIONS, Math.ceil(scarceFrom() * MOST_SHARE))
+    const visits = new Visits(Math.min(MOST_CONNECTIONS, Math.ceil(scarceFrom() * MOST_SHARE)), LONGEST_VISIT_MS)
+    const server = createServer(limits, (request, response) => {
+      if (visits.asks(request.socket)) this.#answer(request, response)
+    })
+    server.on('connection', (socket) => visits.begin(socket))
     const at = transport === 'unix' ? path : `${host}:${port}`
     if (transport === 'unix') await removeStaleSocket(path)
     await new Promise<void>((resolve, reject) => {
@@ -109,15 +119,18 @@ export class HealthServer {
 
   #answer(request: IncomingMessage, response: ServerResponse): void {
     const { method, url = '' } = request
-    const page = PAGES.get(url.split('?')[0] ?? '')
+    const path = url.split('?')[0] ?? ''
     response.setHeader('Cache-Control', 'no-store')
-    if (page === undefined) return end(response, 404, 'text/plain', `${[...PAGES.keys()].join(' ')}\n`)
+    response.setHeader('Connection', 'close')
+    if (!PAGES.includes(path)) return end(response, 404, 'text/plain', `${PAGES.join(' ')}\n`)
     if (method !== 'GET' && method !== 'HEAD') {
       response.setHeader('Allow', 'GET, HEAD')
-      response.setHeader('Connection', 'close') // a body may follow, which is not read
       return end(response, 405, 'text/plain', 'GET or HEAD\n')
     }
-    page(this.#look(), response, request)
+    if (path === '/healthz') return judge(response, healthOf(this.#look()))
+    if (path === '/readyz') return judge(response, readinessOf(this.#look()))
+    const isOpen = (request.headers.accept ?? '').includes('application/openmetrics-text')
+    end(response, 200, isOpen ? OPEN_METRICS : PLAIN_METRICS, this.#metrics.text(isOpen))
   }
 }
 
@@ -129,17 +142,26 @@ function shut(server: Server | null): void {
 const OPEN_METRICS = 'application/openmetrics-text; version=1.0.0; charset=utf-8'
 const PLAIN_METRICS = 'text/plain; version=0.0.4; charset=utf-8'
 
-const PAGES = new Map<string, (seen: Seen, response: ServerResponse, request: IncomingMessage) => void>([
-  ['/healthz', (seen, response) => judge(response, healthOf(seen))],
-  ['/readyz', (seen, response) => judge(response, readinessOf(seen))],
-  [
-    '/metrics',
-    (seen, response, { headers: { accept = '' } }) => {
-      const isOpen = accept.includes('application/openmetrics-text')
-      end(response, 200, isOpen ? OPEN_METRICS : PLAIN_METRICS, renderMetrics(seen, isOpen))
-    },
-  ],
-])
+const PAGES = ['/healthz', '/readyz', '/metrics']
+
+/** Renders metrics only as often as they can have changed for somebody who looks. */
+class RecentMetrics {
+  readonly #look: () => Seen
+  readonly #known = new Map<boolean, { readonly text: string; readonly at: number }>()
+
+  constructor(look: () => Seen) {
+    this.#look = look
+  }
+
+  text(isOpen: boolean): string {
+    const known = this.#known.get(isOpen)
+    const time = now()
+    if (known !== undefined && time - known.at < METRICS_KEPT_MS) return known.text
+    const text = renderMetrics(this.#look(), isOpen)
+    this.#known.set(isOpen, { text, at: time })
+    return text
+  }
+}
 
 function judge(response: ServerResponse, answer: HealthAnswer): void {
   end(response, answer.reason === '' ? 200 : 503, 'application/json', `${JSON.stringify(answer)}\n`)

@@ -340,7 +340,7 @@ export class Worker<
 
   /** Aborts when this process begins to leave: for loops of your own, such as a queue consumer. */
   get signal(): AbortSignal {
-    return this.#departure.signal
+    return this.#ofProcess.signal
   }
 
   /**
@@ -349,7 +349,12 @@ export class Worker<
    * waits for.
    */
   hold(why = ''): Hold {
-    return this.#departure.hold(why)
+    return this.#ofProcess.hold(why)
+  }
+
+  /** Whichever Worker is asked: that of the process which it is asked in. */
+  get #ofProcess(): Departure {
+    return (own ?? this).#departure
   }
 
   /**
@@ -581,8 +586,8 @@ export class Worker<
   }
 
   /** @internal Starts to leave. A second call with a shorter window hurries; both promises then resolve together. */
-  async drain(windowMs: number): Promise<void> {
-    await Promise.all(this.#listeners.all.map(({ departure }) => departure.within(windowMs)))
+  drain(windowMs: number): Promise<void> {
+    return this.#listeners.departure.within(windowMs)
   }
 
   async #tellStop(): Promise<void> {

@@ -82,7 +82,10 @@ export class Crontab {
       const run = async (signal: AbortSignal) =>
         new Ticking(times, callback, signal, noted, name).begin(settings.missed)
       this.#end = candidates.add(`crontab ${name}`, run)
-    } else this.#end = candidates.addOwn((signal) => new Ticking(times, callback, signal, null, name || rule).begin())
+    } else {
+      const run = (signal: AbortSignal) => new Ticking(times, callback, signal, null, name || rule).begin()
+      this.#end = candidates.addOwn(`crontab ${name || rule}`, run)
+    }
     all.set(this.#id, this)
   }
 

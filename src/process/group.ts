@@ -197,8 +197,13 @@ export interface Group {
   retire(isReload: boolean): Promise<void>
   /** A reload that keeps this process (`reloadable: false`): runs `onWorkerReload`. Never rejects. */
   reload(): Promise<void>
-  /** Stops accepting, finishes work in flight and closes connections within `windowMs`. Resolves when none is left. */
+  /**
+   * Stops accepting, finishes work in flight and closes connections within `windowMs`. Resolves when nothing is left,
+   * of all that it counts and in the same turn: the process may end then.
+   */
   drain(windowMs: number): Promise<void>
+  /** `drain` does not resolve until this is released; `why` is for `describeWork`. */
+  hold(why: string): () => void
   /** The time to drain is up. Returns for how long, in ms, connections still leave with what has arrived; mostly 0. */
   finish(): number
   /** Messages sent by this process that have not been handled, as far as it knows. */

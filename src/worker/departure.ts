@@ -1,12 +1,11 @@
-// How a Worker leaves: it stops accepting, `onWorkerStop` runs, its connections drain, and it is done when connections,
-// handlers and holds are gone and clients have sent what they were given. Also describes in words what it is waiting
-// for.
+// How a Worker leaves: it stops accepting, `onWorkerStop` runs, its connections drain, and nothing is left of it when
+// connections, handlers and holds are gone and clients have sent what they were given. When its process may end is not
+// its own to say (process-departure.ts). Also describes in words what it is waiting for.
 
 import type { Unsent } from '../client/client-host.ts'
-import { withResolvers } from '../deferred.ts'
 import { AbortError } from '../errors.ts'
-import { deadlines } from '../loop/deadlines.ts'
 import { Drain, type Drainable } from './drain.ts'
+import type { ProcessDeparture } from './process-departure.ts'
 import type { Hold } from './settings.ts'
 
 /** What a departure works on; a Worker, for example. */
@@ -32,8 +31,6 @@ interface LeaverRole {
  */
 const SHOWN_REASONS = 5
 const LONGEST_WORK = 100
-/** How often to check whether clients have sent everything. */
-const SENT_CHECK_MS = 20
 
 export class Departure {
   readonly #worker: Leaver
@@ -42,8 +39,8 @@ export class Departure {
   #aborter: AbortController | null = null
   #drain: Drain | null = null
   #isToldStop = false
-  #isLooking = false
-  readonly #done = withResolvers()
+  /** Of the process that this is a part of. */
+  whole: ProcessDeparture | null = null
 
   constructor(worker: Leaver, role: LeaverRole) {
     this.#worker = worker
@@ -73,14 +70,9 @@ export class Departure {
     return Object.assign(release, { [Symbol.dispose]: release })
   }
 
-  /** Resolves when the departure is over. A second call with less time hurries it. */
-  within(windowMs: number): Promise<void> {
-    if (this.#drain === null) this.#begin(windowMs)
-    else this.#drain.hurry(windowMs)
-    return this.#done.promise
-  }
-
-  #begin(windowMs: number): void {
+  /** A second call with less time hurries it. */
+  begin(windowMs: number): void {
+    if (this.#drain !== null) return this.#drain.hurry(windowMs)
     this.#role.close()
     const drain = new Drain(this.#worker, windowMs)
     this.#drain = drain
@@ -94,28 +86,18 @@ export class Departure {
 
   /** Call when a connection, an arrival, a handler or a hold is gone. */
   look(): void {
-    if (this.#isLooking || !this.#isToldStop || !this.#isIdle) return
-    this.#isLooking = true
-    setImmediate(() => this.#lookAgain()) // what has come in the same turn is work too
+    this.whole?.look()
   }
 
-  #lookAgain(): void {
-    // Nothing tells when the kernel has taken all of it, and a client that is merely open is not waited for.
-    if (this.#isIdle && this.#worker.unsent.clients > 0)
-      return void deadlines.after(SENT_CHECK_MS, Departure.#lookLater, this)
-    this.#isLooking = false
-    if (!this.#isIdle) return
-    this.end()
-    this.#done.resolve()
-  }
-
-  static #lookLater(departure: Departure): void {
-    departure.#lookAgain()
-  }
-
-  get #isIdle(): boolean {
+  /** Whether nothing is left but what clients have still to send. */
+  get isIdle(): boolean {
     const { connections, arrivals, unsettled } = this.#worker
-    return connections.size === 0 && arrivals.size === 0 && unsettled === 0 && this.#holds.size === 0
+    const isEmpty = connections.size === 0 && arrivals.size === 0
+    return this.#isToldStop && isEmpty && unsettled === 0 && this.#holds.size === 0
+  }
+
+  get isSending(): boolean {
+    return this.#worker.unsent.clients > 0
   }
 
   /** The time is up. Returns for how long, in ms, connections still leave with what has arrived. */

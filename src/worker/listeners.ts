@@ -8,6 +8,7 @@ import type { GivenSocket, WantedSocket } from '../process/group.ts'
 import type { AcceptingWorker, Acceptor } from './acceptor.ts'
 import type { Departure } from './departure.ts'
 import { Listening } from './listening.ts'
+import { ProcessDeparture } from './process-departure.ts'
 
 type RequestSocket = (wanted: WantedSocket) => Promise<GivenSocket>
 
@@ -43,9 +44,11 @@ export class Listeners {
   readonly #places = new Map<Listener, WantedSocket>()
   /** With which TLS servers of the process begin. */
   ticketKeys = ''
+  readonly departure = new ProcessDeparture(() => this.all.map(({ departure }) => departure))
 
   constructor(own: Listener) {
     this.#own = own
+    own.departure.whole = this.departure
   }
 
   /** Its own first. */
@@ -141,6 +144,7 @@ export class Listeners {
       const { id, incarnation, counters } = this.#own.worker
       Object.assign(worker, { id, incarnation, counters })
       this.#others.add(listener)
+      listener.departure.whole = this.departure
     }
     worker.tls ??= listener.secured({ ticketKeys: this.ticketKeys, files: {} })
     await acceptor.listen({ handle, expected: endpoint })

@@ -13,6 +13,7 @@ import { codeOf, messageOf } from '../../src/errors.ts'
 import { Candidates } from '../../src/process/child/candidates.ts'
 import { registry } from '../../src/process/group.ts'
 import type { WorkerStatus } from '../../src/process/status/status.ts'
+import { leaving } from '../support/candidates.ts'
 import { inSandbox, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { root } from '../tooling/support.ts'
@@ -89,7 +90,7 @@ async function asWorker(use: (candidates: Candidates, lead: () => void) => Promi
       for (const [name, ticket] of tickets.splice(0)) candidates.lead(name, ticket)
     })
   } finally {
-    await candidates.leave()
+    await leaving(candidates).left
     registry().candidates = null
     for (const one of Crontab.getAll()) one.destroy()
   }
@@ -153,7 +154,7 @@ test('its own begins when the process is its slot’s only one, skips what would
     await until(() => times.includes(-1) && times.length > 2, 10_000)
     assert.is(times.filter((time) => time > 0).length, 1)
     brief.destroy()
-    const left = candidates.leave()
+    const left = leaving(candidates).left
     assert.ok(signal?.aborted)
     assert.is(await Promise.race([left, Promise.resolve('waits')]), 'waits')
     release()

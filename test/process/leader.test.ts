@@ -9,6 +9,7 @@ import { codeOf } from '../../src/errors.ts'
 import type { LeaderJob } from '../../src/process/child/candidates.ts'
 import { Candidates } from '../../src/process/child/candidates.ts'
 import { Worker } from '../../src/worker.ts'
+import { leaving } from '../support/candidates.ts'
 import { Client, inSandbox, lives, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -209,7 +210,7 @@ test('a word of the master that comes late begins nothing', async () => {
   assert.equal(begun, [])
   candidates.lead('a', tickets[1] ?? 0)
   assert.equal(begun, ['second'])
-  await candidates.leave()
+  await leaving(candidates).left
 })
 
 test('a name that was given up may be taken again at once: the new job waits for the end of the old one', async () => {
@@ -241,8 +242,7 @@ test('a name that was given up may be taken again at once: the new job waits for
   assert.equal(said, ['stand 0', 'stand 1', 'resign 0'])
   candidates.lead('a', tickets[1] ?? 0)
   assert.equal(order, ['first has ended', 'second'])
-  assert.equal(candidates.describeWork(), '')
-  await candidates.leave()
+  await leaving(candidates).left
   assert.equal(said.at(-1), 'resign 1')
 })
 
@@ -262,11 +262,11 @@ test('a process does not leave before a job that was given up has ended', async 
   candidates.lead('a', ticket)
   void withdraw()
   candidates.add('a', () => undefined)
-  const left = candidates.leave().then(() => 'left')
-  assert.is(candidates.describeWork(), 'leader of a')
+  const { held, left } = leaving(candidates)
+  assert.equal(held, ['leader of a'])
   assert.is(await Promise.race([left, new Promise((resolve) => setImmediate(resolve, 'waits'))]), 'waits')
   release()
-  assert.is(await left, 'left')
+  await left
 })
 
 test('its end waits for what the job gave: a promise, a function, the promise of a function', async () => {
@@ -289,9 +289,8 @@ test('its end waits for what the job gave: a promise, a function, the promise of
   })
   for (const [name, job] of Object.entries(jobs)) all.add(name, job)
   for (const [name, ticket] of standing) all.lead(name, ticket)
-  assert.is(all.describeWork(), '')
-  const left = all.leave()
-  assert.is(all.describeWork(), 'leader of loop, stop, late, broken')
+  const { held, left } = leaving(all)
+  assert.equal(held, ['leader of loop', 'leader of stop', 'leader of late', 'leader of broken'])
   await left
   assert.equal([...order].sort(), [
     'resign broken',

@@ -7,6 +7,7 @@ import { log } from '../../log.ts'
 import { Backoff } from '../../loop/backoff.ts'
 import { now } from '../../loop/clock.ts'
 import { deadlines } from '../../loop/deadlines.ts'
+import { nothing } from '../../nothing.ts'
 
 /** May return a function that ends what it began, or a promise. Both are awaited, and so is the fulfilled value. */
 export type LeaderJob = (signal: AbortSignal) => unknown
@@ -19,8 +20,8 @@ export class Candidates {
    * makes it the leader.
    */
   readonly #candidates = new Set<Candidate>()
-  /** Jobs of this process alone; null until they begin. */
-  readonly #own = new Map<LeaderJob, Term | null>()
+  /** Jobs of this process alone. */
+  readonly #own = new Set<OwnJob>()
   #isActive = false
   #isLeaving = false
 
@@ -44,20 +45,24 @@ export class Candidates {
     }
   }
 
-  /** Runs a job of this process alone: from when it is the only process of its slot until it leaves. */
-  addOwn(job: LeaderJob): () => Promise<void> {
-    this.#own.set(job, this.#isActive && !this.#isLeaving ? new Term(job) : null)
+  /**
+   * Runs a job of this process alone: from when it is the only process of its slot until it leaves.
+   * @param name what it is called in reports of what a leaving process waits for
+   */
+  addOwn(name: string, job: LeaderJob): () => Promise<void> {
+    const own = new OwnJob(name, job)
+    this.#own.add(own)
+    if (this.#isActive && !this.#isLeaving) own.begin()
     return async () => {
-      const term = this.#own.get(job)
-      this.#own.delete(job)
-      await term?.end('it')
+      await own.end()
+      this.#own.delete(own)
     }
   }
 
   /** From now on this process is the only one of its slot. */
   activate(): void {
     this.#isActive = true
-    if (!this.#isLeaving) for (const [job, term] of this.#own) this.#own.set(job, term ?? new Term(job))
+    if (!this.#isLeaving) for (const own of this.#own) own.begin()
   }
 
   /** The master has made this process the leader. */
@@ -65,18 +70,18 @@ export class Candidates {
     for (const candidate of this.#candidates) if (candidate.name === name) candidate.lead(ticket)
   }
 
-  /** Resigns from everything and accepts nothing more. Resolves when every job has ended. */
-  async leave(): Promise<void> {
+  /**
+   * Resigns from everything and accepts nothing more. A job that is at work holds the process until it has ended: what
+   * it does last is work of the process as any other.
+   */
+  leave(hold: (why: string) => () => void): void {
+    if (this.#isLeaving) return
     this.#isLeaving = true
-    const own = [...this.#own.values()].map((term) => term?.end('it'))
-    await Promise.all([...own, ...[...this.#candidates].map((candidate) => candidate.end())])
-  }
-
-  /** What keeps `leave` from finishing, in words. */
-  describeWork(): string {
-    if (!this.#isLeaving) return ''
-    const names = [...this.#candidates].filter(({ isLeading }) => isLeading).map(({ name }) => name)
-    return names.length === 0 ? '' : `leader of ${names.join(', ')}`
+    for (const own of this.#own) if (own.isAtWork) void own.end().then(hold(own.name))
+    for (const one of this.#candidates) {
+      const release = one.isLeading ? hold(`leader of ${one.name}`) : nothing
+      void one.end().then(release)
+    }
   }
 }
 
@@ -141,6 +146,32 @@ class Candidate {
     void this.#resign().then(() => {
       if (!this.isOver) this.#retry = deadlines.after(waitMs, () => this.stand())
     })
+  }
+}
+
+class OwnJob {
+  readonly name: string
+  readonly #job: LeaderJob
+  #term: Term | null = null
+  /** It was withdrawn, or its process leaves. */
+  #isOver = false
+
+  constructor(name: string, job: LeaderJob) {
+    this.name = name
+    this.#job = job
+  }
+
+  get isAtWork(): boolean {
+    return this.#term !== null
+  }
+
+  begin(): void {
+    if (!this.#isOver) this.#term ??= new Term(this.#job)
+  }
+
+  async end(): Promise<void> {
+    this.#isOver = true
+    await this.#term?.end(this.name)
   }
 }
 

@@ -224,14 +224,26 @@ class WorkerLife {
   }
 
   async #retire(isReload: boolean): Promise<void> {
-    void this.#candidates.leave()
+    this.#resign()
     await this.#activation // it may still be taking what is given up here
+    const release = this.#hold('onWorkerRetire')
     try {
       await this.#group?.retire(isReload)
     } catch (error) {
       log(`onWorkerRetire: ${stackOf(error)}`)
     }
+    release()
     this.#channel.send({ type: 'retired' })
+  }
+
+  /** Ends the jobs that are this process's alone. */
+  #resign(): void {
+    this.#candidates.leave((why) => this.#hold(why))
+  }
+
+  /** The drain does not end until this is released. */
+  #hold(why: string): () => void {
+    return this.#group?.hold(why) ?? nothing
   }
 
   #list(after: number, limit: number): void {
@@ -298,7 +310,9 @@ class WorkerLife {
   }
 
   async #drain(timeoutMs: number): Promise<void> {
-    await Promise.all([this.#group?.drain(timeoutMs), this.#candidates.leave()])
+    const drained = this.#group?.drain(timeoutMs)
+    this.#resign()
+    await drained
     await this.#exit()
   }
 
@@ -312,7 +326,7 @@ class WorkerLife {
     if (this.#isExiting) return
     this.#isExiting = true
     clearInterval(this.#lookTimer)
-    const work = this.#describeWork()
+    const work = this.#group?.describeWork() ?? ''
     if (work !== '') log(`leaves with ${work} unfinished`)
     await this.#told
     await this.#tellLost() // of what was sent since, while handlers can still answer their connections
@@ -324,12 +338,7 @@ class WorkerLife {
     exitWhenSent(this.#channel, this.#exitCode)
   }
 
-  #describeWork(): string {
-    const parts = [this.#group?.describeWork() ?? '', this.#candidates.describeWork()]
-    return parts.filter((part) => part !== '').join(', ')
-  }
-
-  #report(work = this.#describeWork()): void {
+  #report(work = this.#group?.describeWork() ?? ''): void {
     if (this.#group === null) return
     const { counters } = this.#group
     this.#memory = residentBytes() ?? this.#memory

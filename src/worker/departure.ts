@@ -14,6 +14,8 @@ interface Leaver extends Drainable {
   readonly unsettled: number
   /** What the clients of its process have still to send. */
   readonly unsent: Unsent
+  /** The user's; null for none. */
+  readonly onWorkerStop: unknown
 }
 
 interface LeaverRole {
@@ -111,8 +113,9 @@ export class Departure {
   }
 
   get work(): Work {
-    const { connections, arrivals, unsettled, unsent } = this.#worker
+    const { connections, arrivals, unsettled, unsent, onWorkerStop } = this.#worker
     return {
+      isStopping: this.hasBegun && !this.#isToldStop && typeof onWorkerStop === 'function',
       connections: connections.size,
       arrivals: [...arrivals].map(({ what }) => what),
       handlers: unsettled,
@@ -123,6 +126,8 @@ export class Departure {
 }
 
 interface Work {
+  /** `onWorkerStop` has not settled. */
+  readonly isStopping: boolean
   readonly connections: number
   /** What each arrival waits for. */
   readonly arrivals: readonly string[]
@@ -138,6 +143,7 @@ export function describeWork(departures: readonly Departure[]): string {
   const holds = all.flatMap((one) => one.holds)
   const reasons = reasonsOf(holds)
   return [
+    all.some(({ isStopping }) => isStopping) ? 'onWorkerStop' : '',
     plural(
       all.reduce((sum, { connections }) => sum + connections, 0),
       'connection',

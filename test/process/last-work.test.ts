@@ -141,4 +141,19 @@ for (const [what, work, seen] of [
     }),
   )
 
+test('an onWorkerStop that does not settle is named, while it is waited for and when its time was up', async () => {
+  await inSandbox(async (box) => {
+    const lead = `lead.drainTimeoutMs = 1500; lead.onWorkerStop = () => new Promise(() => {})`
+    await box.start(box.file('app.js', program(lead)))
+    const reloading = box.operate({ command: 'reload', names: ['lead'] })
+    await until(async () => {
+      return workersOf(await box.status()).some(({ state, work }) => state === 'draining' && work === 'onWorkerStop')
+    })
+    const { slots } = await reloading
+    assert.is(slots[0]?.note, 'left onWorkerStop unfinished')
+    assert.match(box.log(), /\[lead:0\] leaves with onWorkerStop unfinished\n/)
+    await box.stop()
+  })
+})
+
 test.run()

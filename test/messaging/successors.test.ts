@@ -4,8 +4,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { longTest } from '../support/length.ts'
-import { inSandbox, type Sandbox } from '../support/server.ts'
+import { caseTest, longTest } from '../support/length.ts'
+import { Client, inSandbox, portOf, type Sandbox, succeeded } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 // Each step of a job sends the next one: to the other worker, or to itself if there is no other. A message waits longer than any of these tests may take.
@@ -60,5 +60,52 @@ longTest('at a restart or a stop of a group its processes do not wait for each o
     await box.stop()
   }),
 )
+
+// As a chat does: who is left behind is told that somebody has gone.
+const chat = (reloadMode: string) => `
+  import { Channel, Worker } from 'millrace'
+  const chat = new Worker('text://127.0.0.1:0', { name: 'chat', count: 3, reloadMode: '${reloadMode}', mailboxTimeoutMs: 60_000 })
+  chat.onWorkerStart = () => Channel.subscribe('room', () => {})
+  chat.onMessage = (connection, line) => {
+    connection.send(line + ' ' + chat.id)
+    if (line === 'slow') return new Promise((resolve) => setTimeout(resolve, 500))
+  }
+  chat.onClose = () => Channel.publish('room', 'bye')
+  chat.onSendFail = () => {}
+  Worker.runAll()
+`
+
+/** Connections to each of the three; the one to the last is at work, so that its process has more to say when others have gone. */
+async function visit(box: Sandbox): Promise<Client[]> {
+  const port = portOf(await box.status())
+  const clients: Client[] = []
+  const ids = new Set<string>()
+  await until(async () => {
+    const client = await Client.connect(port)
+    clients.push(client)
+    ids.add((await client.ask('x')).split(' ')[1] as string)
+    return ids.size === 3
+  }, 20_000)
+  const last = clients.at(-1) as Client
+  assert.match(await last.ask('slow'), /^slow/)
+  return clients
+}
+
+for (const [what, reloadMode, command] of [
+  ['a restart', 'start-first', ['restart', 'chat', '-g']],
+  ['an upgrade, stop first,', 'stop-first', ['upgrade']],
+] as const)
+  caseTest(what === 'a restart')(
+    `at ${what} what a process sends when siblings have gone already is not waited for`,
+    () =>
+      inSandbox(async (box) => {
+        await box.start(box.file('app.js', chat(reloadMode)))
+        const clients = await visit(box)
+        await inTime(box.command(...command).then(succeeded))
+        assert.not.match(box.log(), /unfinished/)
+        for (const client of clients) client.close()
+        await box.stop()
+      }),
+  )
 
 test.run()

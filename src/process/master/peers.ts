@@ -95,10 +95,13 @@ function besideOf(slot: Slot, address: string): PeerBeside[] {
     }))
 }
 
-function successionOf({ isStopped }: GroupState, { current, next, leaving, isHeld }: Slot): Succession {
+/**
+ * In an empty slot that an operation holds, the next process comes when that goes on: at a `restart` when all of the
+ * group have gone, not only those of this slot.
+ */
+function successionOf({ isStopped }: GroupState, { current, next, isHeld }: Slot): Succession {
   if (isStopped) return 'on command'
-  const isVacated = current === null && isHeld && leaving.size > 0
-  const isLeft = isVacated || current?.state === 'stopping'
+  const isLeft = current === null ? isHeld : current.state === 'stopping'
   return isLeft && next === null ? 'afterwards' : 'soon'
 }
 

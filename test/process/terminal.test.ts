@@ -102,6 +102,11 @@ test('the line tells slots done, processes leaving and seconds, within the width
   assert.is(written.at(-1), '\r\x1b[2Kreload b: 0 of 3, 1')
   line.tell({ type: 'exit', word: '', reason: '', aliveMs: 1, isExpected: true, wasKilled: false, ...of })
   assert.is(written.at(-1), '\r\x1b[2Kreload b: 0 of 3, 0')
+  const receipt = { readyMs: 1, drainMs: 1, discarded: 0, note: '', ...of, operation: 'restart' } as const
+  line.tell({ type: 'slot', ...receipt, result: 'replaced', oldPid: 7, newPid: 0 })
+  assert.match(written.at(-1) ?? '', / 0 of 3,/) // it has left, and the next one is not there yet
+  line.tell({ type: 'slot', ...receipt, result: 'added', oldPid: 0, newPid: 8 })
+  assert.match(written.at(-1) ?? '', / 1 of 3,/)
   line.end()
   assert.is(written.at(-1), '\r\x1b[2K')
 })

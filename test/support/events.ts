@@ -25,6 +25,11 @@ export class Followed {
     return this.all.map(wordOf)
   }
 
+  /** Of which worker what was told in a receipt, sorted. */
+  get receipts(): string[] {
+    return this.all.flatMap((event) => (event.type === 'slot' ? `${event.worker} ${event.result}` : [])).sort()
+  }
+
   /** Waits for an event with all of these properties. Returns the first one. */
   async of(wanted: Partial<Record<string, unknown>>, ms = 20_000): Promise<Told> {
     const found = () =>

@@ -44,6 +44,11 @@ class Lines {
   }
 }
 
+/** Another receipt of the same slot follows. */
+function isInterim({ result, newPid }: Extract<EventLine['event'], { type: 'slot' }>): boolean {
+  return result === 'canary' || (result === 'replaced' && newPid === 0)
+}
+
 function isStep(event: EventLine['event']): boolean {
   return event.type === 'operation' && (event.step === 'begin' || event.step === 'drain')
 }
@@ -67,7 +72,7 @@ export class LiveLine {
   tell(event: EventLine['event']): void {
     if (event.type === 'operation') this.#follow(event.operation, event)
     else if (event.type === 'server') this.#what = event.state
-    else if (event.type === 'slot') this.#done += event.result === 'canary' ? 0 : 1
+    else if (event.type === 'slot') this.#done += isInterim(event) ? 0 : 1
     else if (event.type === 'leave') this.#leaving.add(event.pid)
     else if (event.type === 'exit') this.#leaving.delete(event.pid)
     this.#draw()

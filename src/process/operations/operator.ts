@@ -10,7 +10,7 @@ import type { Operation } from '../status/events.ts'
 import { attempt, outcomeOf } from './attempt.ts'
 import type { Described } from './describe.ts'
 import { Operations } from './operations.ts'
-import type { ReloadOutcome } from './receipts.ts'
+import { isFresh, type ReloadOutcome } from './receipts.ts'
 import { Regroup, type Scale } from './regroup.ts'
 import { Reload } from './reload.ts'
 import type { Supervisor } from './turnover.ts'
@@ -159,7 +159,7 @@ export class Operator {
 
 function lineOf(operation: Operation, { reason, durationMs, slots }: ReloadOutcome): string {
   if (reason !== '' && operation === 'scale') return `given up: ${reason}` // all of it is taken back
-  const fresh = slots.filter(({ result }) => result === 'replaced' || result === 'added').length
+  const fresh = slots.filter(isFresh).length
   const gone = slots.filter(({ result }) => result === 'removed' || result === 'stopped').length
   if (reason !== '')
     return `given up${fresh === 0 ? '' : `, processes that already run the new code: ${fresh}`}: ${reason}`

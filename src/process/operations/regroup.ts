@@ -93,9 +93,9 @@ export class Regroup extends Reload {
     if (!group.isStopped) {
       const surplus = group.slots.slice(blueprint.declaration.count)
       await Promise.all(surplus.map((slot) => group.share.giveUp(slot, blueprint.sockets))) // no one waits there
-      const leaving = group.slots.map((slot) => this.leave(group, slot, this.#windowOf(blueprint), 'replaced'))
+      const gone = group.slots.map((slot) => this.leave(group, slot, this.#windowOf(blueprint), 'replaced'))
       this.supervisor.reconcile() // they hear that none of them is followed before all have gone
-      await Promise.all(leaving.map(({ gone }) => gone))
+      await Promise.all(gone)
     }
     await this.startAll(group, blueprint)
   }

@@ -149,21 +149,18 @@ export class Turnover {
   /** Stops the group from now on. Resolves when its processes have gone. */
   protected async stopAll(group: GroupState, windowMs: number): Promise<void> {
     group.stop()
-    const leaving = group.slots.map((slot) => this.leave(group, slot, windowMs, 'stopped'))
+    const gone = group.slots.map((slot) => this.leave(group, slot, windowMs, 'stopped'))
     this.supervisor.reconcile() // closes its sockets: clients are refused instead of waiting in vain
-    for (const { receipt, gone } of leaving) {
-      await gone
-      this.tell(group.name, receipt)
-    }
+    await Promise.all(gone)
   }
 
-  /** Tells every process of a slot to leave without a successor. */
-  protected leave(
+  /** Tells every process of a slot to leave without a successor. Resolves when they have gone. */
+  protected async leave(
     group: GroupState,
     slot: Slot,
     windowMs: number,
     result: 'replaced' | 'stopped',
-  ): { receipt: SlotReceipt; gone: Promise<void> } {
+  ): Promise<void> {
     const started = now()
     const receipt = this.note(`${group.name}:${slot.id}`, result, slot.current)
     slot.stopWaiting()
@@ -172,12 +169,11 @@ export class Turnover {
     slot.current = null
     const all = slot.processes
     for (const handle of all) handle.stop(windowMs)
-    const gone = Promise.all(all.map((handle) => handle.gone)).then(([exit]) => {
-      receipt.drainMs = Math.round(now() - started)
-      receipt.discarded = all.reduce((sum, { report }) => sum + report.counters.discarded, 0)
-      if (exit !== undefined) receipt.note = drainNote(exit, all[0] as WorkerHandle)
-    })
-    return { receipt, gone }
+    const [exit] = await Promise.all(all.map((handle) => handle.gone))
+    receipt.drainMs = Math.round(now() - started)
+    receipt.discarded = all.reduce((sum, { report }) => sum + report.counters.discarded, 0)
+    if (exit !== undefined) receipt.note = drainNote(exit, all[0] as WorkerHandle)
+    this.tell(group.name, receipt)
   }
 
   /** Number of processes that are still leaving. */

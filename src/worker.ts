@@ -317,7 +317,7 @@ export class Worker<
     // A bad address throws here, where the stack shows the user's line.
     if (listen !== '' && parseAddress(listen).transport === 'udp') this.transport = 'udp'
     for (const [key, value] of Object.entries(options)) this.#set(key, value)
-    registry().groups.push(this)
+    if (own === null) registry().groups.push(this) // else it is none until it listens
     awaitRunAll(() => own !== null)
   }
 
@@ -329,6 +329,12 @@ export class Worker<
     registry().settings = settingsOf(Worker)
     registry().callbacks = callbacksOf(Worker)
     runAll()
+  }
+
+  /** Returns all Workers declared in this process, and those that listen in it besides. */
+  static getAllWorkers(): Worker<string | undefined, unknown>[] {
+    const listening = own === null ? [] : own.#listeners.all.map(({ worker }) => worker)
+    return [...new Set<object>([...registry().groups, ...listening])].map(erased)
   }
 
   /** Returns `text://0.0.0.0:8888`, in a worker with the port that was bound; 'none' without an address. */
@@ -483,7 +489,7 @@ export class Worker<
     this.#listeners.ticketKeys = tls.ticketKeys
     serveFor(this.#host)
     this.#isMailbox = this.#address === ''
-    const all = () => Worker.getAllWorkers().map(erased)
+    const all = () => registry().groups.map(erased)
     if (mesh !== undefined) openMesh(this.#messaging, all, mesh, chooseEngine(registry().engine, false).engine)
     await this.onWorkerStart?.(this)
     await this.#listeners.settled()
@@ -720,8 +726,14 @@ export class Worker<
   /** @internal */
   [kGone](connection?: AnyConnection): void {
     if (connection !== undefined) this.#acceptor.farewell(connection.getRemoteIp())
-    if (own !== null) own.#lookDeserted()
+    if (own !== null) own.#noteGone(this.#listener)
     this.#departure.look()
+  }
+
+  /** Somebody who was served there has gone. */
+  #noteGone(listener: Listener): void {
+    this.#lookDeserted()
+    if (listener !== this.#listener) this.#listeners.look(listener)
   }
 
   /** At a UDP address its callbacks are those of a UdpHost instead. */

@@ -91,11 +91,15 @@ export class Departure {
     this.whole?.look()
   }
 
+  /** Whether nobody is served: no connection, arrival or handler is left. */
+  get isEmpty(): boolean {
+    const { connections, arrivals, unsettled } = this.#worker
+    return connections.size === 0 && arrivals.size === 0 && unsettled === 0
+  }
+
   /** Whether nothing is left but what clients have still to send. */
   get isIdle(): boolean {
-    const { connections, arrivals, unsettled } = this.#worker
-    const isEmpty = connections.size === 0 && arrivals.size === 0
-    return this.#isToldStop && isEmpty && unsettled === 0 && this.#holds.size === 0
+    return this.#isToldStop && this.isEmpty && this.#holds.size === 0
   }
 
   get isSending(): boolean {

@@ -37,6 +37,7 @@ interface ListeningWorker extends AcceptingWorker {
 
 export class Listeners {
   readonly #own: Listener
+  /** Those that listen, or have connections from when they did. */
   readonly #others = new Set<Listener>()
   /** The `listen()` calls that a start waits for: a new call replaces one that failed. */
   readonly #calls = new Map<Listener, Promise<void>>()
@@ -107,6 +108,7 @@ export class Listeners {
       listener.address = listener.declared
       acceptor.wanted = before
       this.#places.delete(listener)
+      this.look(listener)
       throw error
     }
   }
@@ -117,6 +119,16 @@ export class Listeners {
     if (listener.acceptor.wanted.address === '') return
     listener.acceptor.unlisten()
     this.#places.delete(listener)
+    this.look(listener)
+  }
+
+  /**
+   * Call when a listener has lost its last connection or handler. One that listens no longer is forgotten then: a
+   * program may make one for each session of a client. While the process leaves it stays, since all are told to stop.
+   */
+  look(listener: Listener): void {
+    if (listener.acceptor.wanted.address !== '' || !listener.departure.isEmpty) return
+    if (!this.#own.departure.hasBegun) this.#others.delete(listener)
   }
 
   /**
@@ -147,6 +159,7 @@ export class Listeners {
       listener.departure.whole = this.departure
     }
     worker.tls ??= listener.secured({ ticketKeys: this.ticketKeys, files: {} })
+    if (this.ticketKeys !== '') worker.tls?.useTickets(this.ticketKeys) // it was not told while it did not listen
     await acceptor.listen({ handle, expected: endpoint })
   }
 }

@@ -107,11 +107,6 @@ export abstract class WorkerStatics {
     if (!registry().isEngineGiven) registry().engine = name
   }
 
-  /** Returns all Workers declared in this process. */
-  static getAllWorkers(): Worker<string | undefined, unknown>[] {
-    return registry().groups as unknown as Worker<string | undefined, unknown>[]
-  }
-
   /** Returns the workers of the group with this name. Throws UsageError: ERR_UNKNOWN_GROUP, ERR_AMBIGUOUS_GROUP. */
   static group(name: string): WorkerGroup {
     return groupNamed(name)

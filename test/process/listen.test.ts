@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
+import { drive, startDriven } from '../support/driven.ts'
 import { caseTest, longTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
 import {
@@ -394,6 +395,45 @@ test('what listen() refuses is a rejection, also where it can be told at once', 
     assert.is(await ask(portOf(status), 'x'), 'x')
     assert.match(box.log(), /refused ERR_LISTENS_ALREADY/)
     await box.stop()
+  })
+})
+
+/** Whether the driver's process knows no Worker but its own, and those that were `made` are gone from memory. */
+const FORGOTTEN =
+  'gc(); return Worker.getAllWorkers().length === 1 && state.made.every((one) => one.deref() === undefined)'
+
+test('a Worker that listens no longer is forgotten with its last connection, and listens again when it is told to', async () => {
+  await inSandbox(async (box) => {
+    const port = await startDriven(box, `driver.execArgv = ['--expose-gc']`)
+    await drive(
+      port,
+      `state.made = []
+      for (let n = 0; n < 5; n++) {
+        const inner = new Worker('text://127.0.0.1:0')
+        await inner.listen()
+        inner.unlisten()
+        state.made.push(new WeakRef(inner))
+      }
+      const taken = new Worker(driver.getSocketName())
+      await taken.listen().catch(() => {})
+      return Worker.getAllWorkers().length`,
+    )
+    await until(() => drive<boolean>(port, FORGOTTEN))
+
+    const listen = 'await state.inner.listen(); return Number(/[0-9]+$/.exec(state.inner.getSocketName())[0])'
+    const make = `state.inner = new Worker('text://127.0.0.1:0')
+      state.inner.onMessage = (connection, line) => connection.send(line)`
+    const client = await Client.connect(await drive<number>(port, `${make}; ${listen}`))
+    assert.is(await client.ask('a'), 'a')
+    assert.is(await drive(port, 'state.inner.unlisten(); return Worker.getAllWorkers().length'), 2)
+    assert.is(await client.ask('b'), 'b')
+    client.close()
+    await until(() => drive<boolean>(port, 'return Worker.getAllWorkers().length === 1'))
+    const again = await Client.connect(await drive<number>(port, listen))
+    assert.is(await again.ask('c'), 'c')
+    assert.is(await drive(port, 'return Worker.getAllWorkers().length'), 2)
+    await box.stop() // it says goodbye to who is there
+    await until(() => again.isClosed)
   })
 })
 

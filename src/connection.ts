@@ -124,6 +124,8 @@ export type AnyConnection = Connection<any, any>
 // biome-ignore lint/suspicious/noExplicitAny: what a destination receives does not matter
 type Destination<Out> = Connection<any, Out>
 
+const PROTOCOL_STAYS =
+  'connection.protocol cannot be set: its codec changes it, with io.upgrade(protocol, rest); WebSocket on an HTTP port is http({ websocket }), and a client takes its protocol as an option'
 const NO_BYTES = Buffer.alloc(0)
 /** The shared empty queue. */
 const NONE: never[] = []
@@ -391,6 +393,14 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   /** The current protocol; an upgrade changes it. A client that has closed is back at its first one. */
   get protocol(): AnyProtocol {
     return this.#protocol
+  }
+
+  /**
+   * @internal Workerman's way to change it. Here only its codec can: messages that are queued have been decoded, and
+   * where the bytes of the next protocol begin is known while the message before them is read.
+   */
+  set protocol(_: AnyProtocol) {
+    throw new UsageError('ERR_UNKNOWN_OPTION', PROTOCOL_STAYS)
   }
 
   /**

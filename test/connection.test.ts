@@ -331,6 +331,23 @@ test('what a handler throws, or rejects with, costs that connection', async () =
   }
 })
 
+test('a handler that sets the protocol, as in Workerman, hears who can change it, and the protocol stays', async () => {
+  const errors: unknown[] = []
+  const wire = open(text, {
+    onMessage: (connection) => void Reflect.set(connection, 'protocol', frame, connection),
+    onError: (_connection, _code, _message, error) => void errors.push(error),
+  })
+  const { protocol } = wire.connection
+  wire.receive('x\n')
+  await nextTurn()
+  assert.is(codeOf(errors[0]), 'ERR_UNKNOWN_OPTION')
+  assert.match(
+    String(errors[0]),
+    /connection\.protocol cannot be set: .*io\.upgrade\(protocol, rest\).*http\(\{ websocket \}\)/,
+  )
+  assert.is(wire.connection.protocol, protocol)
+})
+
 test('what is no Error arrives as one, with the thing thrown as its cause', async () => {
   for (const thrown of ['text', null, undefined, 7, { a: 1 }]) {
     const wire = open(text, { onMessage: thrower(thrown) })

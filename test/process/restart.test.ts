@@ -55,6 +55,17 @@ test('restart with broken code stops nothing', async () => {
   })
 })
 
+test('restart --json without -d is refused before anything is stopped', async () => {
+  await inSandbox(async (box) => {
+    const before = await box.start(box.file('app.js', echo(1)))
+    const { code, stdout } = await box.command('restart', '--json', `${box.directory}/app.js`)
+    assert.is(code, 2)
+    assert.is(JSON.parse(stdout).error.code, 'ERR_USAGE')
+    assert.is((await box.status()).pid, before.pid)
+    await box.stop()
+  })
+})
+
 longTest('restart -g lets a handler finish that takes longer than stopTimeout', async () => {
   await inSandbox(async (box) => {
     const more = `

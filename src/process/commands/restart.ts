@@ -13,7 +13,7 @@ import { givenFor, type Line, START_FLAGS, startOptions, usage } from './line.ts
 import { operate } from './operate.ts'
 import { say } from './print.ts'
 import { findIfRunning, unlessNotRunning } from './server.ts'
-import { describeHere, launch, runOtherCopy } from './start.ts'
+import { checkLaunch, describeHere, launch, runOtherCopy } from './start.ts'
 import { leaveOf, stopServer } from './stop.ts'
 
 export const restart: Command = {
@@ -28,6 +28,7 @@ given. With NAME only these groups, in the server that runs: all their processes
   async run(line) {
     if (line.words.length > 0) return restartGroups(line)
     leaveOf(line.flags) // this and what follows throws before anything is stopped
+    checkLaunch(line)
     const running = (await findIfRunning(line))?.done.running
     if (running !== undefined) checkFiles(line, running.groups)
     const options = optionsOf(running, line)

@@ -54,7 +54,7 @@ async function startGroups(line: Line): Promise<Exit> {
 /** Becomes the server, or starts it. Resolves with the exit code. */
 export async function launch(line: Line, options: StartOptions = startOptions(line)): Promise<Exit> {
   const { flags, isDirect } = line
-  if (flags.json === true && flags.daemon !== true) throw usage('--json tells what a daemon is: it needs -d')
+  checkLaunch(line)
   if (flags.daemon !== true) return isDirect ? runDirect(options) : master(options)
   const banner = await launchDaemon(options)
   if (flags.json !== true) {
@@ -62,6 +62,11 @@ export async function launch(line: Line, options: StartOptions = startOptions(li
     return Exit.Ok
   }
   return showJson((await askServer(line, { command: 'status' })).status)
+}
+
+/** Throws a CommandError for flags that `launch` would refuse. */
+export function checkLaunch({ flags }: Line): void {
+  if (flags.json === true && flags.daemon !== true) throw usage('--json tells what a daemon is: it needs -d')
 }
 
 /** Turns this process into the master. */

@@ -1,6 +1,7 @@
 // The ways in which a server and a worker leave, with real clients: what is at work gets its time, and no more than that.
 
 import { once } from 'node:events'
+import { rmSync } from 'node:fs'
 import net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -120,6 +121,97 @@ test('a worker that is told to leave by itself drains, and another has its place
     await box.stop()
   })
 })
+
+/** Each client keeps the process that it talks to in its drain, with `hold`. */
+const HOLDS = `
+  worker.drainTimeoutMs = 60_000
+  worker.onMessage = (connection, line) => {
+    if (line === 'hold') worker.hold()
+    if (line === 'fail') Worker.stopAll(1)
+    connection.send(line + ' ' + process.pid)
+  }`
+
+/** The pid of the process that serves, once it has for so long that it may leave without being taken for a failure. */
+function lasting(box: Sandbox): Promise<number> {
+  return until(async () => {
+    const found = workersOf(await box.status()).find(({ state }) => state === 'ready')
+    return found !== undefined && found.uptimeMs > 1500 && found.pid
+  }, 20_000)
+}
+
+test('a worker that leaves by itself has a successor, too, while earlier ones of its slot drain', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(box.file('app.js', echo(1, HOLDS))))
+    const left: number[] = []
+    for (let turn = 0; turn < 2; turn++) {
+      const pid = await lasting(box)
+      assert.is(await ask(port, 'hold'), `hold ${pid}`)
+      process.kill(pid, 'SIGQUIT')
+      left.push(pid)
+    }
+    const draining = await until(async () => {
+      const some = workersOf(await box.status()).filter(({ state }) => state === 'draining')
+      return some.length === left.length && some.map(({ pid }) => pid)
+    }, 20_000)
+    assert.equal(draining.sort(), left.sort())
+    const [, pid] = (await ask(port, 'x')).split(' ')
+    assert.not(left.includes(Number(pid)))
+    await box.stop()
+  })
+})
+
+test('a worker that leaves by itself with the exit code of a failure has a successor while it drains, and is counted as one', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(box.file('app.js', echo(1, HOLDS))))
+    const pid = await lasting(box)
+    assert.is(await ask(port, 'hold'), `hold ${pid}`)
+    assert.is(await ask(port, 'fail'), `fail ${pid}`)
+    const [, next] = (await ask(port, 'x')).split(' ')
+    assert.not.equal(Number(next), pid)
+    assert.is(workersOf(await box.status()).find((one) => one.pid === pid)?.state, 'draining')
+    assert.match(box.log(), new RegExp(`pid ${pid}: leaves by itself with exit code 1, starting another\n`))
+    process.kill(pid, 'SIGTERM')
+    const [worker] = await until(async () => {
+      const workers = workersOf(await box.status())
+      return workers.length === 1 && workers
+    })
+    assert.is(worker?.lastExit, 'exit 1')
+    assert.is(worker?.failures, 1)
+    await box.stop()
+  })
+})
+
+longTest(
+  'a worker that leaves by itself while a reload holds its slot has a successor when that is given up',
+  async () => {
+    await inSandbox(async (box) => {
+      const bad = box.file('bad', '')
+      const more = `${HOLDS}
+      worker.onWorkerStart = async () => {
+        if (!existsSync('${bad}')) return
+        Worker.log('about to fail')
+        while (existsSync('${bad}')) await new Promise((resolve) => setTimeout(resolve, 20))
+        throw new Error('planted')
+      }`
+      const code = `import { existsSync } from 'node:fs'\n${echo(1, more)}`
+      rmSync(bad)
+      const port = portOf(await box.start(box.file('app.js', code)))
+      const pid = await lasting(box)
+      assert.is(await ask(port, 'hold'), `hold ${pid}`)
+      box.file('bad', '')
+      const reloading = box.begin('reload')
+      await until(() => box.log().includes('about to fail'), 20_000)
+      process.kill(pid, 'SIGQUIT')
+      await until(async () => workersOf(await box.status()).some(({ state }) => state === 'stopping'))
+      rmSync(bad)
+      assert.is((await reloading.ended).code, 6)
+      const [, next] = (await ask(port, 'x')).split(' ')
+      assert.not.equal(Number(next), pid)
+      assert.is(workersOf(await box.status()).find((one) => one.pid === pid)?.state, 'draining')
+      await box.stop()
+    })
+  },
+)
 
 longTest('signals that mean the master do nothing to a worker', async () => {
   await inSandbox(async (box) => {

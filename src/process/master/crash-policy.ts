@@ -4,7 +4,7 @@
 import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { inSeconds } from '../../times.ts'
-import { bootFailure, type CommandError, Exit, WorkerExit } from '../exit-codes.ts'
+import { bootFailure, type CommandError, Exit } from '../exit-codes.ts'
 import { isStopFirst } from '../operations/turnover.ts'
 import type { Events } from '../status/events.ts'
 import type { GroupState } from './group-state.ts'
@@ -13,6 +13,8 @@ import { isVoluntary, SHORTEST_SERVICE_MS, type WorkerExitInfo, type WorkerHandl
 
 /** This many boot failures of one slot before anything serves mean that the program is broken. */
 const MAX_BOOT_FAILURES = 5
+/** So many processes of a slot may drain before one that leaves has to be gone for its successor to start. */
+const MOST_LEAVING = 8
 
 /** What the crash policy needs from its master. */
 export interface Restarter {
@@ -37,33 +39,40 @@ export class CrashPolicy {
     this.#judgeFirstStart(slot, exit, `${name}: ${exit.reason || exit.word}`)
     if (this.#master.isEnding) return
     const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.servedMs)
-    const next = slot.isHeld
-      ? 'none is started until the operation on its slot is done'
-      : `starting another${waitMs === 0 ? '' : ` in ${inSeconds(waitMs)}`}`
+    const next = slot.isHeld ? 'none is started until the operation on its slot is done' : another(waitMs)
     log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.isLogged ? '' : exit.reason && `\n${exit.reason}`}`)
-    if (slot.backoff.failures === group.blueprint.declaration.crashLoopAfter)
-      log(
-        `${name}: crash loop, ${slot.backoff.failures} failures in a row: it is tried again, ever later; see 'status'`,
-      )
+    this.#tellCrashLoop(name, group, slot)
     if (!slot.isHeld) this.#wait(group, slot, waitMs)
   }
 
   /**
-   * Called when `handle`, the slot's process, drains and leaves on its own. Its successor starts at once if two may
-   * live at the same time and the process has served for a while (see `isVoluntary`).
+   * Called after every change: a process that leaves on its own serves nobody while it drains, so its successor does
+   * not wait for its end if two may live at the same time. Earlier ones that still drain are no reason to wait.
    */
-  replaceLeaving(group: GroupState, slot: Slot, handle: WorkerHandle, exitCode: number): void {
-    const isWell = exitCode === WorkerExit.Ended && handle.servedMs >= SHORTEST_SERVICE_MS
-    const isFree = slot.current === handle && slot.next === null && !slot.isHeld && slot.leaving.size === 0
-    if (!this.#master.isUp || !isWell || !isFree || isStopFirst(slot, group.blueprint)) return
-    slot.leaving.add(handle)
+  replaceLeaving(group: GroupState, slot: Slot): void {
+    const { current: handle, next, leaving } = slot
+    if (handle === null || handle.leavesWith === null || !this.#master.isUp) return
+    const isFree = next === null && !slot.isHeld && leaving.size < MOST_LEAVING
+    if (!isFree || isStopFirst(slot, group.blueprint)) return
+    const name = `worker ${group.name}:${slot.id}`
+    const isWell = !handle.isFailing && handle.servedMs >= SHORTEST_SERVICE_MS
+    const waitMs = isWell ? 0 : slot.backoff.next(handle.servedMs)
+    leaving.add(handle)
     slot.current = null
-    log(`worker ${group.name}:${slot.id} pid ${handle.pid}: leaves by itself, starting another`)
+    const how = handle.isFailing ? ` with exit code ${handle.leavesWith}` : ''
+    log(`${name} pid ${handle.pid}: leaves by itself${how}, ${another(waitMs)}`)
+    if (!isWell) this.#tellCrashLoop(name, group, slot)
+    this.#wait(group, slot, waitMs)
   }
 
   /** The slot's process is gone, and its replacement failed to start. */
   retryLater(group: GroupState, slot: Slot): void {
     this.#wait(group, slot, slot.backoff.next(0))
+  }
+
+  #tellCrashLoop(name: string, group: GroupState, { backoff: { failures } }: Slot): void {
+    if (failures !== group.blueprint.declaration.crashLoopAfter) return
+    log(`${name}: crash loop, ${failures} failures in a row: it is tried again, ever later; see 'status'`)
   }
 
   #wait(group: GroupState, slot: Slot, waitMs: number): void {
@@ -81,4 +90,8 @@ export class CrashPolicy {
     const isFinal = failure.exitCode === Exit.Address || failure.exitCode === Exit.Timeout
     if (isFinal || ++slot.bootFailures >= MAX_BOOT_FAILURES) master.giveUp(failure)
   }
+}
+
+function another(waitMs: number): string {
+  return `starting another${waitMs === 0 ? '' : ` in ${inSeconds(waitMs)}`}`
 }

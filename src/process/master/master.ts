@@ -376,7 +376,10 @@ export class Master
 
   #settle(group: GroupState, slot: Slot): void {
     if (this.#stopping !== null) for (const handle of slot.processes) handle.stop(this.#stopWindowMs(group))
-    else if (slot.isVacant && !group.isStopped) this.#fill(group, slot)
+    else if (!group.isStopped) {
+      this.#crashes.replaceLeaving(group, slot)
+      if (slot.isVacant) this.#fill(group, slot)
+    }
   }
 
   #wake(): void {
@@ -414,8 +417,7 @@ export class Master
     if (this.#stopping === null && this.reign.leads) share.settle()
   }
 
-  onLeaving(group: GroupState, slot: Slot, handle: WorkerHandle, exitCode: number): void {
-    if (this.#stopping === null) this.#crashes.replaceLeaving(group, slot, handle, exitCode)
+  onLeaving(): void {
     this.reconcile()
   }
 
@@ -451,7 +453,7 @@ export class Master
       type: 'exit',
       ...{ group: group.name, worker: `${group.name}:${slot.id}`, pid: handle.pid },
       ...{ word: exit.word, reason: exit.reason, aliveMs: Math.round(exit.aliveMs), wasKilled: exit.wasKilled },
-      isExpected: isLeaving || this.#stopping !== null,
+      isExpected: (isLeaving && !handle.isFailing) || this.#stopping !== null,
     })
     const isAsked = isLeaving || this.#stopping !== null || isVoluntary(exit)
     if (exit.exitCode !== WorkerExit.Ended || exit.wasKilled || !isAsked) count(group.exits, exit.word)

@@ -98,7 +98,7 @@ export class Slot {
     if (this.current === handle) this.current = null
     if (this.next === handle) this.next = null
     addCounters(this.past, handle.countersOfThePast())
-    if (this.leaving.delete(handle)) return // it was told to leave
+    if (this.leaving.delete(handle) && !handle.isFailing) return // it was told to leave, or had served its time
     this.lastExit = exit.word
     this.lastReason = exit.reason
     this.lastLog = exit.lastLog

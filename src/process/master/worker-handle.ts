@@ -96,7 +96,7 @@ export class WorkerHandle {
   /** Called when the state has changed; its end is reported by `onGone`. */
   onMove: ((state: HandleState) => void) | null = null
   /** Called when it leaves on its own and no longer serves. */
-  onLeaving: ((exitCode: number) => void) | null = null
+  onLeaving: (() => void) | null = null
   /** A report has arrived. */
   onReport: (() => void) | null = null
   /** `isFull` has changed. */
@@ -124,6 +124,8 @@ export class WorkerHandle {
   leavesFor = ''
   /** A reload has brought new code to others, and was given up before it came to this process. */
   isOutdated = false
+  /** The exit code with which it leaves on its own, having served; null if it does not. */
+  leavesWith: number | null = null
   /** It is at its connection limit and accepts no more. */
   isFull = false
   /** Its resident set, in bytes, when it became ready; 0 if unknown. */
@@ -203,6 +205,11 @@ export class WorkerHandle {
   /** It accepts connections, or will. From when it is told to stop, it does not. */
   get isAccepting(): boolean {
     return this.state !== 'stopping' && this.state !== 'gone'
+  }
+
+  /** It leaves on its own, with the exit code of a failure. */
+  get isFailing(): boolean {
+    return this.leavesWith !== null && this.leavesWith !== WorkerExit.Ended
   }
 
   /** Time until it must be gone, ms; Infinity before it is told to leave. */
@@ -377,7 +384,9 @@ export class WorkerHandle {
     this.#leavesByItself ||= this.state !== 'stopping' // otherwise it was told to
     if (this.state === 'starting' || now() + timeoutMs >= this.#deadlineAt) return
     this.#toBeGone(Math.min(timeoutMs, LONGEST_TIMEOUT_MS))
-    if (isServing) this.onLeaving?.(exitCode)
+    if (!isServing) return
+    this.leavesWith = exitCode
+    this.onLeaving?.()
   }
 
   kill(): void {

@@ -27,8 +27,8 @@ export interface Parent {
   readonly isEnding: boolean
   onReport(group: GroupState, slot: Slot, handle: WorkerHandle): void
   onFull(group: GroupState): void
-  /** The process no longer serves, having left on its own, and is not gone yet. */
-  onLeaving(group: GroupState, slot: Slot, handle: WorkerHandle, exitCode: number): void
+  /** A process no longer serves, having left on its own, and is not gone yet. */
+  onLeaving(): void
   onGone(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void
 }
 
@@ -114,7 +114,7 @@ export class WorkerSpawner {
       else if (state === 'stopping') events.emit({ type: 'leave', windowMs: Math.round(handle.remainingMs), ...of() })
     }
     handle.onReport = () => this.#master.onReport(group, slot, handle)
-    handle.onLeaving = (exitCode) => this.#master.onLeaving(group, slot, handle, exitCode)
+    handle.onLeaving = () => this.#master.onLeaving()
     handle.onListen = (request, wanted) => void this.#giveSocket(group, declaration, handle, request, wanted)
     handle.onFull = () => this.#master.onFull(group)
     handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)

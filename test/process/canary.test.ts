@@ -12,7 +12,7 @@ import { LoopLag } from '../../src/process/child/loop-lag.ts'
 import { judge } from '../../src/process/operations/canary.ts'
 import type { ReloadOutcome } from '../../src/process/operations/receipts.ts'
 import { Followed } from '../support/events.ts'
-import { caseTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { version, versionAt } from '../support/reload.ts'
 import {
   ask,
@@ -104,6 +104,11 @@ for (const [what, broken, reason] of [
     /\d+ errors in \d+ messages, beside it 0 in \d+/,
   ],
   ['crashes', `worker.onMessage = () => { setImmediate(() => { throw new Error('planted') }) }`, /has ended: exit 250/],
+  [
+    'leaves by itself',
+    `worker.drainTimeoutMs = 60_000; worker.hold(); worker.onMessage = () => Worker.stopAll()`,
+    /it leaves by itself/,
+  ],
   ['hangs', `worker.onMessage = () => { ${HANGS} }`, /has not turned for/],
 ] as const) {
   caseTest(what === 'throws')(
@@ -165,6 +170,43 @@ test('a canary that ends once it has the slot was not taken back: the new code i
     )
     assert.match(outcome.slots[0]?.note ?? '', /^canary, its process has ended: exit 250 .*planted/)
     assert.match(box.log(), /given up, processes that already run the new code: 1: worker echo:0/)
+    await box.stop()
+  })
+})
+
+longTest('a canary that leaves by itself after its watch does not get the slot', async () => {
+  await inSandbox(async (box) => {
+    const other = `new Worker('text://127.0.0.1:0', { name: 'other' })`
+    await box.start(box.file('app.js', version(1, COUNT, `${other}.drainTimeoutMs = 500`)))
+    const flag = join(box.directory, 'go-on')
+    box.file(
+      'app.js',
+      version(
+        2,
+        COUNT,
+        `${other}.hold()
+        const { existsSync } = await import('node:fs')
+        const { setTimeout: sleep } = await import('node:timers/promises')
+        worker.onWorkerStart = async () => { while (worker.id === 1 && !existsSync('${flag}')) await sleep(5) }`,
+      ),
+    )
+    const [, , old] = workersOf(await box.status())
+    const reloading = box.begin('reload', '--canary-ms', '100', '--json')
+    const canaries = await until(async () => {
+      const workers = workersOf(await box.status())
+      return workers.some(({ id, state }) => id === 1 && state === 'starting') && workers
+    }, 20_000)
+    const leaver = canaries.find(({ state }) => state === 'canary')?.pid ?? 0
+    process.kill(leaver, 'SIGQUIT')
+    await until(async () =>
+      workersOf(await box.status()).some(({ pid, state }) => pid === leaver && state === 'stopping'),
+    )
+    box.file('go-on', '')
+    const { code, outcome } = await outcomeOf(reloading)
+    assert.is(code, 1)
+    assert.match(outcome.reason, new RegExp(`worker other:0 pid ${leaver}, which had just started, leaves by itself`))
+    assert.is(outcome.slots.find(({ newPid }) => newPid === leaver)?.result, 'taken back')
+    assert.is((await pidsOf(box)).at(-1), old?.pid)
     await box.stop()
   })
 })

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { messageOf } from '../../errors.ts'
 import { HEALTHY_AFTER_MS } from '../../loop/backoff.ts'
 import { now } from '../../loop/clock.ts'
-import { bootFailure, type CommandError, WorkerExit } from '../exit-codes.ts'
+import { bootFailure, CommandError, Exit, WorkerExit } from '../exit-codes.ts'
 import type { Declaration } from '../group.ts'
 import { type Blueprint, type GroupState, socketOf } from '../master/group-state.ts'
 import type { Slot } from '../master/slot.ts'
@@ -245,6 +245,7 @@ export class Turnover {
     const receipt = canaryOf(slot) ?? (await this.start(group, slot, blueprint, 'replaced'))
     const next = slot.next as WorkerHandle
     const old = slot.current
+    if (next.leavesWith !== null) this.#lost ??= leavesAlready(receipt, next) // nobody would serve here
     if (this.#lost !== null) this.takeBack(group, slot, next, receipt)
     this.checkStarted()
     slot.canary = null
@@ -415,6 +416,10 @@ function notReady(name: string, reason: string, exit: WorkerExitInfo, { reloadMo
       ? `\nOld and new process live side by side during a reload: what only one can have needs reloadMode: 'stop-first', or onWorkerRetire and onWorkerActive.`
       : ''
   return bootFailure(exit, `worker ${name} did not become ready: ${reason}${hint}`)
+}
+
+function leavesAlready({ worker }: SlotReceipt, { pid }: WorkerHandle): CommandError {
+  return new CommandError(Exit.Failure, `worker ${worker} pid ${pid}, which had just started, leaves by itself`)
 }
 
 function drainNote(exit: WorkerExitInfo, old: WorkerHandle): string {

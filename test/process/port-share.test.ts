@@ -44,6 +44,7 @@ function scene(count: number): Scene {
       state: 'ready',
       isAccepting: true,
       isFull: false,
+      isServing: true,
       innerSockets: new Set(),
       socket,
       report: { counters: { connections: slot.id } },
@@ -91,6 +92,25 @@ test('who is full is left out while anybody has room, and where all are nobody s
   await share.dismiss(slots[0] as Slot)
   const closed = told.filter((line) => line.endsWith('has closed 0'))
   assert.equal(closed, ['1 has closed 0', '2 has closed 0'], 'both that stood in for it have let go before it goes')
+})
+
+test('who does not answer is left out while anybody does, even if all of those are full', () => {
+  const { share, slots, told } = scene(3)
+  const states = (...states: ('serves' | 'full' | 'hangs')[]) => {
+    for (const [id, state] of states.entries())
+      Object.assign(slots[id]?.current ?? {}, { isFull: state === 'full', isServing: state !== 'hangs' })
+    share.settle()
+    return told.splice(0)
+  }
+  assert.equal(states('hangs', 'serves', 'serves'), ['choose 1,2', '1 stands in for 0'])
+  assert.equal(states('hangs', 'hangs', 'serves'), [
+    'choose 2',
+    '1 is relieved of 0',
+    '2 stands in for 0',
+    '2 stands in for 1',
+  ])
+  assert.equal(states('hangs', 'full', 'full').slice(0, 2), ['choose 1,2', '2 is relieved of 1'])
+  assert.equal(states('hangs', 'hangs', 'hangs').slice(0, 2), ['choose 0,1,2', '2 is relieved of 0']) // or the master has slept
 })
 
 test('what waits for a place that has no process is taken before the place goes', async () => {

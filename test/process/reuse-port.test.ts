@@ -177,6 +177,24 @@ if (addon().sys === null) {
     })
   })
 
+  longTest(
+    'a process that does not answer leaves what comes to its siblings, and takes part again when it does',
+    async () => {
+      await inSandbox(async (box) => {
+        const before = await box.start(box.file('app.js', shared(2)))
+        const [, { pid } = { pid: 0 }] = workersOf(before)
+        process.kill(pid, 'SIGSTOP')
+        try {
+          await allAnswered(portOf(before)) // also who came before anybody knew
+        } finally {
+          process.kill(pid, 'SIGCONT')
+        }
+        await allTakePart(box, portOf(before))
+        await box.stop()
+      })
+    },
+  )
+
   test('a reload to another port that is given up half-way: nobody who connects there waits in vain', async () => {
     await inSandbox(async (box) => {
       await box.start(box.file('app.js', shared(4)))

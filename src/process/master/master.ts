@@ -7,7 +7,7 @@ import { log } from '../../log.ts'
 import type { Answer, Leave, Request } from '../control/requests.ts'
 import { asCommandError, CommandError, WorkerExit } from '../exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from '../group.ts'
-import type { StartOptions } from '../messages.ts'
+import { HEARTBEAT_MS, type StartOptions } from '../messages.ts'
 import { type Described, outlinesOf } from '../operations/describe.ts'
 import type { Comparison } from '../operations/diff.ts'
 import { Evaluation } from '../operations/evaluation.ts'
@@ -340,6 +340,11 @@ export class Master
     this.isUp = this.#stopping === null
     this.#stuck.start()
     setInterval(() => this.#rotateTickets(), ROTATE_TICKETS_MS).unref()
+    setInterval(() => this.#sharePorts(), HEARTBEAT_MS).unref()
+  }
+
+  #sharePorts(): void {
+    for (const group of this.groups) this.onFull(group)
   }
 
   #rotateTickets(): void {
@@ -364,7 +369,7 @@ export class Master
   reconcile(): void {
     this.#tellPeers() // before any process is told to leave, so that all know that none returns
     for (const group of this.groups) for (const slot of group.slots) this.#settle(group, slot)
-    for (const group of this.groups) this.onFull(group)
+    this.#sharePorts()
     this.leaders.settle()
     this.#tellPeers()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))

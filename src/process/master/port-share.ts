@@ -1,8 +1,8 @@
 // Who accepts connections of a port on which each process has its own socket (SO_REUSEPORT). The kernel chooses among
 // the sockets whether or not a process accepts on them: of 400 connections to four sockets, one of them idle, 102 hung
-// and were reset when it closed. So we choose: a slot whose process is not ready, or is at its connection limit, gets
-// nothing new (cBPF), and what already waits there is accepted by a sibling. If all are full, it waits for the first
-// with room.
+// and were reset when it closed. So we choose: a slot whose process is not ready, hangs, is suspended, or is at its
+// connection limit, gets nothing new (cBPF), and what already waits there is accepted by a sibling. If all are full, it
+// waits for the first with room.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { addon } from '../../addon.ts'
@@ -39,7 +39,7 @@ export class PortShare {
     this.#chosen = null
   }
 
-  /** Called after every change. */
+  /** Called after every change, and now and then: a process that hangs tells nobody. */
   settle(): void {
     const { sockets } = this.#group.blueprint
     const taking = this.#taking
@@ -53,15 +53,16 @@ export class PortShare {
   }
 
   /** The processes that are to get new connections. One that a reload has not replaced yet may be on another port. */
-  get #taking(): WorkerHandle[] {
+  get #taking(): readonly WorkerHandle[] {
     const { sockets } = this.#group.blueprint
     if (!this.#hasOwnSockets) return []
     const ready = this.#group.slots.flatMap(({ current, isGivenUp }) => {
       const serves = current?.state === 'ready' && current.socket !== null && sockets.includes(current.socket)
       return serves && !isGivenUp ? [current] : []
     })
-    const free = ready.filter(({ isFull }) => !isFull)
-    return free.length > 0 ? free : ready
+    // None of them: nobody was heard because this process itself has slept.
+    const answering = someOf(ready, ({ isServing }) => isServing)
+    return someOf(answering, ({ isFull }) => !isFull)
   }
 
   /** Each process has a socket of its own. */
@@ -156,6 +157,12 @@ export class PortShare {
     }
     await this.#relieved.get(slot)
   }
+}
+
+/** Those for which it is true; if it is true for none, all. */
+function someOf(handles: readonly WorkerHandle[], isTrue: (handle: WorkerHandle) => boolean): readonly WorkerHandle[] {
+  const some = handles.filter(isTrue)
+  return some.length > 0 ? some : handles
 }
 
 function byConnections(a: WorkerHandle, b: WorkerHandle): number {

@@ -1,13 +1,27 @@
 // `restart` and `check`: what would not come up does not end what runs.
 
+import { once } from 'node:events'
 import { readFileSync, rmSync } from 'node:fs'
+import net, { type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { readLine, startOptions } from '../../src/process/commands/line.ts'
 import { optionsLike } from '../../src/process/commands/restart.ts'
 import { caseTest, longTest } from '../support/length.ts'
-import { ask, Client, echo, inSandbox, lives, portOf, startFile, succeeded, workersOf } from '../support/server.ts'
+import {
+  ask,
+  Client,
+  echo,
+  freePort,
+  inSandbox,
+  lives,
+  portOf,
+  type Sandbox,
+  startFile,
+  succeeded,
+  workersOf,
+} from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 test('restart -d ends the server and starts the new code', async () => {
@@ -65,6 +79,76 @@ test('restart --json without -d is refused before anything is stopped', async ()
     await box.stop()
   })
 })
+
+/** What a start with the same code would find out too late: the line's flags, or code in place of what runs. */
+const REFUSED: readonly [what: string, code: number, line: (taken: string, box: Sandbox) => Attempt][] = [
+  ['a log file in no folder', 1, (_, box) => ({ flags: ['--log-file', `${box.directory}/none/x.log`] })],
+  ['a log file that is a folder', 1, (_, box) => ({ flags: ['--log-file', box.directory] })],
+  ['a stdout file in no folder', 1, (_, box) => ({ flags: ['--stdout-file', `${box.directory}/none/x`] })],
+  ['a pid file in no folder', 1, (_, box) => ({ flags: ['--pid-file', `${box.directory}/none/x.pid`] })],
+  ['a log file in no folder, in the code', 1, (_, box) => ({ more: `Worker.logFile = '${box.directory}/none/x.log'` })],
+  ['a pid file in no folder, in the code', 1, (_, box) => ({ more: `Worker.pidFile = '${box.directory}/none/x.pid'` })],
+  ["another program's port for the probes", 5, (taken) => ({ flags: ['--health', `http://${taken}`] })],
+  ["another program's port for the probes, in the code", 5, (taken) => ({ more: `Worker.health = 'http://${taken}'` })],
+  ["another program's port", 5, (taken) => ({ listen: `text://${taken}` })],
+  [
+    "another program's port, with reusePort",
+    5,
+    (taken) => ({ listen: `text://${taken}`, more: 'worker.reusePort = true' }),
+  ],
+]
+const EVERY_DAY = ['a log file in no folder', "another program's port"]
+
+interface Attempt {
+  readonly flags?: readonly string[]
+  readonly more?: string
+  readonly listen?: string
+}
+
+for (const [what, exitCode, lineFor] of REFUSED) {
+  caseTest(EVERY_DAY.includes(what))(`restart stops nothing where a start would fail for ${what}`, async () => {
+    await inSandbox(async (box) => {
+      const before = await box.start(box.file('app.js', echo(1)))
+      const other = net.createServer().listen(0, '127.0.0.1')
+      await once(other, 'listening')
+      try {
+        const { flags = [], more, listen } = lineFor(`127.0.0.1:${(other.address() as AddressInfo).port}`, box)
+        const { code, stderr } = await box.command('restart', '-d', box.file('app.js', echo(1, more, listen)), ...flags)
+        assert.is(code, exitCode, stderr)
+        assert.match(stderr, exitCode === 5 ? /EADDRINUSE/ : /ENOENT|EISDIR/)
+        assert.is((await box.status()).pid, before.pid)
+      } finally {
+        other.close()
+      }
+      await box.stop()
+    })
+  })
+}
+
+longTest(
+  'restart may hand the places of the server to others of its own: a port, a path, the address of the probes',
+  async () => {
+    await inSandbox(async (box) => {
+      const [first, second, third] = [await freePort(), await freePort(), await freePort()]
+      const code = (listen: string, own: string, health: string) => {
+        const more = `Worker.health = '${health}'; worker.onWorkerStart = () => new Worker('${own}').listen()`
+        return box.file('app.js', echo(1, more, listen))
+      }
+      const at = (port: number | undefined) => `127.0.0.1:${port}`
+      const path = `${box.directory}/app.sock`
+      const before = await box.start(code(`text://${at(first)}`, `unix://${path}`, `http://${at(second)}`))
+      succeeded(
+        await box.command('restart', '-d', code(`text://0.0.0.0:${second}`, `text://${at(third)}`, `unix://${path}`)),
+      )
+      succeeded(
+        await box.command('restart', '-d', code(`unix://${path}`, `text://${at(first)}`, `http://${at(third)}`)),
+      )
+      assert.not.equal((await box.status()).pid, before.pid)
+      assert.match(await ask(path, 'x'), /^x/)
+      await box.stop()
+    })
+  },
+)
 
 longTest('restart -g lets a handler finish that takes longer than stopTimeout', async () => {
   await inSandbox(async (box) => {

@@ -7,6 +7,7 @@ import type { StartOptions } from '../messages.ts'
 import { adoptNodeSettings, nodeSettings } from '../node-flags.ts'
 import { realPathOrSelf, workingFolder } from '../paths.ts'
 import { shellWord } from '../terminal/banner.ts'
+import { checkStart } from './check-start.ts'
 import { ANY_WORDS, type Command } from './command.ts'
 import { absoluteFlags, checkFlags } from './kept-flags.ts'
 import { givenFor, type Line, START_FLAGS, startOptions, usage } from './line.ts'
@@ -19,9 +20,9 @@ import { leaveOf, stopServer } from './stop.ts'
 export const restart: Command = {
   operands: '[app.js ...] [NAME ...] [-- arguments of the app]',
   summary: 'check the code, stop what runs, start (-d and -g as there)',
-  details: `Code that cannot be evaluated stops nothing (exit code 6). With a file, nothing needs to run. What runs is started again as it was: with all
-of its files, flags and arguments and Node's own flags, except for what this line says, and never by another user unless --user is
-given. With NAME only these groups, in the server that runs: all their processes leave at once, and as many start with the new code; who connects meanwhile waits.`,
+  details: `Code that cannot be evaluated stops nothing (exit code 6), nor does a file or an address that the start could not have. With a file,
+nothing needs to run. What runs is started again as it was: with all of its files, flags and arguments and Node's own flags, except
+for what this line says, and never by another user unless --user is given. With NAME only these groups, in the server that runs: all their processes leave at once, and as many start with the new code; who connects meanwhile waits.`,
   flags: ['graceful', 'timeout', 'name', ...START_FLAGS],
   hasModules: true,
   words: ANY_WORDS,
@@ -35,10 +36,11 @@ given. With NAME only these groups, in the server that runs: all their processes
     const other = runOtherCopy({ ...line, modules: options.modules })
     if (other !== null) return other
     const flags = running === undefined ? [] : keepNodeFlags(running)
-    await describeHere(options).catch((error) => {
+    const described = await describeHere(options).catch((error) => {
       checkFlags(flags)
       throw error
     })
+    if (running !== undefined) await checkStart(options, line.flags.daemon === true, described, running)
     try {
       say(line.flags, `stopped, pid ${await stopServer(line)}`)
     } catch (error) {

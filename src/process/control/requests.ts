@@ -87,6 +87,10 @@ export interface Running {
   readonly uid: number
   /** Names and addresses of its groups. */
   readonly groups: readonly string[]
+  /** Where it listens, as `ip:port` or paths, its own probes apart; earlier versions do not say. */
+  readonly endpoints?: readonly string[]
+  /** The address of its probes; empty for none. */
+  readonly health?: string
   /** How Node was started; earlier versions do not say. */
   readonly node?: NodeSettings
   /** Where it was started, which is where those of its flags that name files count from; empty or absent if unknown. */

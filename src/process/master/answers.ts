@@ -28,6 +28,8 @@ export interface Commanded {
   readonly leaders: Leaders
   readonly operator: Operator
   readonly state: Status['state']
+  /** Where probes are answered; empty: nowhere. */
+  readonly healthAddress: string
   /** Another master leads, and answers. */
   readonly isReplaced: boolean
   /** Whether this master leads. During a hand-over this is known only a little later. */
@@ -125,9 +127,11 @@ export class Answers {
   }
 
   get #running(): Running {
-    const groups = this.#master.groups.flatMap(({ blueprint: { key } }) => [key.name, key.listen])
+    const { groups: all, healthAddress: health } = this.#master
+    const groups = all.flatMap(({ blueprint: { key } }) => [key.name, key.listen])
+    const endpoints = [...new Set(all.flatMap(({ sockets }) => sockets.map(({ endpoint }) => endpoint)))]
     const [uid, node, folder] = [process.getuid?.() ?? 0, nodeSettings(), workingFolder()]
-    return { options: this.#household.options, uid, groups, node, folder }
+    return { options: this.#household.options, uid, groups, endpoints, health, node, folder }
   }
 
   #done() {

@@ -18,6 +18,16 @@ const NOWHERE = '/dev/null'
 /** Bytes that may wait for the reader of our stderr. */
 const MOST_WAITING = 1_048_576
 
+/** The files that the command line names, or else the code; empty for none, or for a daemon's usual log. */
+export function filesOf(
+  options: StartOptions,
+  isDaemon: boolean,
+  { logFile, stdoutFile }: Pick<Settings, 'logFile' | 'stdoutFile'>,
+): { readonly log: string; readonly stdout: string } {
+  const stdout = isDaemon ? (options.stdoutFile ?? stdoutFile) : ''
+  return { log: options.logFile ?? logFile, stdout: stdout === NOWHERE ? '' : stdout }
+}
+
 export class Output {
   readonly #options: StartOptions
   readonly #isDaemon: boolean
@@ -63,13 +73,12 @@ export class Output {
 
   /** Empty for none. */
   #logPathFor(fromCode: string): string {
-    return this.#options.logFile ?? (fromCode || this.#defaultLog)
+    return filesOf(this.#options, this.#isDaemon, { logFile: fromCode, stdoutFile: '' }).log || this.#defaultLog
   }
 
   /** Empty for none. */
   #stdoutPathFor(fromCode: string): string {
-    const path = this.#isDaemon ? (this.#options.stdoutFile ?? fromCode) : ''
-    return path === NOWHERE ? '' : path
+    return filesOf(this.#options, this.#isDaemon, { logFile: '', stdoutFile: fromCode }).stdout
   }
 
   /**

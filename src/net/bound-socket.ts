@@ -179,7 +179,7 @@ function bindUnixWithNode(path: string): BoundSocket {
     handle,
     endpoint: path,
     file,
-    close: (who = null) => withRightsOf(who, () => closeUnix(handle, path, file)),
+    close: (who = null) => withRightsOf(who, () => closeUnix(() => handle.close(), path, file)),
     abandon: nothing, // libuv would unlink it, whoever owns it now; the end of this process closes it
   }
 }
@@ -207,15 +207,15 @@ function unixError(errno: number, path: string): SystemError {
 }
 
 /**
- * libuv unlinks by name when it closes, even if another process owns the name now: a file that is not ours is kept
- * under another name meanwhile.
+ * Closes a socket of libuv, which unlinks by name then, even if another process owns the name now: a file that is not
+ * ours (see `fileId`) is kept under another name meanwhile. Throws a system error if it cannot, and has closed nothing.
  */
-function closeUnix(handle: Handle, path: string, ours: string): void {
+export function closeUnix(close: () => void, path: string, ours: string): void {
   const found = fileId(path)
-  if (found === '' || found === ours || isDirectory(path)) return handle.close()
+  if (found === '' || found === ours || isDirectory(path)) return close()
   const aside = `${path}.${process.pid}`
   linkSync(path, aside)
-  handle.close()
+  close()
   renameSync(aside, path)
 }
 

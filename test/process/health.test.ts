@@ -1,7 +1,8 @@
 // What probes see of a server: alive, ready, and not ready any more before the drain begins.
 
 import { once } from 'node:events'
-import { existsSync, statSync } from 'node:fs'
+import { existsSync, rmSync, statSync } from 'node:fs'
+import http from 'node:http'
 import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -323,6 +324,39 @@ test('a Unix socket that nobody serves any more is no obstacle', async () => {
     await box.start(module, '--health', `unix://${path}`)
     assert.is((await judged(path, '/readyz')).status, 'ready')
     await box.stop()
+  })
+})
+
+test('the file of the Unix socket of the probes is made anew when somebody has removed it', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'health.sock')
+    await box.start(box.file('app.js', echo()), '--health', `unix://${path}`)
+    rmSync(path)
+    await until(() => answers(path, '/readyz', 200))
+    assert.match(box.log(), /health\.sock \(health\): somebody has removed it, it is made anew\n/)
+    rmSync(path)
+    await reload(box)
+    assert.ok(await answers(path, '/readyz', 200)) // at once
+    await box.stop()
+    assert.not.ok(existsSync(path))
+  })
+})
+
+test('a server that stops leaves the file of the probes to the server that has it by then', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'health.sock')
+    await box.start(box.file('app.js', echo()), '--health', `unix://${path}`)
+    rmSync(path)
+    const other = http.createServer((_, response) => response.end('another')).listen(path)
+    try {
+      await once(other, 'listening')
+      await until(() => /health\.sock \(health\): EADDRINUSE/.test(box.log()))
+      await reload(box)
+      await box.stop()
+      assert.is((await probe(path, '/')).body, 'another')
+    } finally {
+      other.close()
+    }
   })
 })
 

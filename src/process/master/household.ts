@@ -153,6 +153,7 @@ export class Household {
     // an upgrade moves them
     if (lock === null || control === null || leftovers === null || leftovers.isShared) return
     this.#master.lookAfterSockets()
+    void this.health.restore()
     if (leftovers.isOutdated) this.#master.record()
     if (existsSync(join(runDir, 'lock')) && control.isThere) return
     try {

@@ -4,12 +4,13 @@
 // contain numbers, but no pid, no path and no reason of a crash. node:http costs 1.4 MiB, so it is loaded on demand.
 
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import { SystemError } from '../../errors.ts'
+import { messageOf, SystemError } from '../../errors.ts'
 import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { type Address, parseHttpAddress } from '../../net/address.ts'
-import { removeStaleSocket } from '../../net/bound-socket.ts'
+import { closeUnix, fileId, removeStaleSocket } from '../../net/bound-socket.ts'
 import { scarceFrom } from '../../net/descriptors.ts'
+import { tidy } from '../master/tidy.ts'
 import { renderMetrics } from './metrics.ts'
 import { type HealthAnswer, healthOf, readinessOf, type Seen } from './readiness.ts'
 import { Visits } from './visits.ts'
@@ -26,14 +27,25 @@ const LONGEST_VISIT_MS = 10_000
 /** For how long metrics count as new: with many workers they take milliseconds. */
 const METRICS_KEPT_MS = 100
 
+/** A server that listens. */
+interface Listener {
+  readonly server: Server
+  /** Path of a Unix socket, and the file that it has made there (see `fileId`); empty on a port. */
+  readonly path: string
+  readonly file: string
+}
+
 export class HealthServer {
   readonly #look: () => Seen
   readonly #metrics: RecentMetrics
-  #server: Server | null = null
+  #listener: Listener | null = null
   #address = ''
   #suspended = ''
   /** A second address in use until `settle`. */
-  #next: { readonly server: Server | null; readonly address: string } | null = null
+  #next: { readonly listener: Listener | null; readonly address: string } | null = null
+  #isRestoring = false
+  /** The last failure to restore, which is logged once. */
+  #said = ''
 
   constructor(look: () => Seen) {
     this.#look = look
@@ -55,8 +67,8 @@ export class HealthServer {
    */
   async listenBeside(address: string): Promise<void> {
     this.settle(false)
-    if (address === this.#address) return
-    this.#next = { server: address === '' ? null : await this.#open(parseHttpAddress(address)), address }
+    if (address === this.#address) return this.restore()
+    this.#next = { listener: address === '' ? null : await this.#open(parseHttpAddress(address)), address }
   }
 
   /** Keeps the new address and drops the old one if `isWanted`; otherwise the reverse. */
@@ -64,9 +76,9 @@ export class HealthServer {
     const next = this.#next
     this.#next = null
     if (next === null) return
-    if (!isWanted) return shut(next.server)
-    shut(this.#server)
-    this.#server = next.server
+    if (!isWanted) return shut(next.listener)
+    shut(this.#listener)
+    this.#listener = next.listener
     this.#address = next.address
   }
 
@@ -86,12 +98,36 @@ export class HealthServer {
 
   close(): void {
     this.settle(false)
-    shut(this.#server)
-    this.#server = null
+    shut(this.#listener)
+    this.#listener = null
     this.#address = ''
   }
 
-  async #open({ host, port, path, transport }: Address): Promise<Server> {
+  /** Listens anew if somebody has removed the file of its Unix socket. Never rejects: a failure is logged. */
+  async restore(): Promise<void> {
+    const lost = this.#listener
+    if (lost === null || this.#isRestoring || !isLost(lost)) return
+    this.#isRestoring = true
+    try {
+      const anew = await this.#open(parseHttpAddress(this.#address))
+      if (this.#listener !== lost) return shut(anew) // closed or moved meanwhile
+      this.#listener = anew
+      shut(lost)
+      this.#say(`${lost.path} (health): somebody has removed it, it is made anew`)
+      this.#said = ''
+    } catch (error) {
+      this.#say(messageOf(error))
+    } finally {
+      this.#isRestoring = false
+    }
+  }
+
+  #say(message: string): void {
+    if (message !== this.#said) log(message)
+    this.#said = message
+  }
+
+  async #open({ host, port, path, transport }: Address): Promise<Listener> {
     const { createServer } = await import('node:http')
     const limits = {
       connectionsCheckingInterval: 1000,
@@ -114,7 +150,7 @@ export class HealthServer {
     server.on('error', (error) => log(`health: ${error.message}`)) // EMFILE at accept
     const bound = server.address()
     if (port === 0 && bound !== null && typeof bound === 'object') log(`health: http://${host}:${bound.port}`)
-    return server
+    return { server, path, file: transport === 'unix' ? fileId(path) : '' }
   }
 
   #answer(request: IncomingMessage, response: ServerResponse): void {
@@ -134,9 +170,23 @@ export class HealthServer {
   }
 }
 
-function shut(server: Server | null): void {
-  server?.close()
-  server?.closeAllConnections()
+/** The file of a Unix socket is left alone if it is another server's by now. */
+function shut(listener: Listener | null): void {
+  if (listener === null) return
+  const { server, path, file } = listener
+  server.unref() // should it not be possible to close it without removing that file
+  if (path === '') server.close()
+  else tidy(() => closeUnix(() => server.close(), path, file))
+  server.closeAllConnections()
+}
+
+/** Whether no client finds it: its file has gone, or another one is in its place. */
+function isLost({ path, file }: Listener): boolean {
+  try {
+    return path !== '' && fileId(path) !== file
+  } catch {
+    return false // ENOTDIR, EACCES: whether it is there cannot be seen, and a new one could not be made
+  }
 }
 
 const OPEN_METRICS = 'application/openmetrics-text; version=1.0.0; charset=utf-8'

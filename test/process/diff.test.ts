@@ -1,12 +1,13 @@
 // `diff`: what runs against what the code on disk says, with the exit codes of diff(1).
 
-import { mkdirSync, renameSync, symlinkSync, unlinkSync } from 'node:fs'
+import { existsSync, mkdirSync, renameSync, symlinkSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { longTest } from '../support/length.ts'
 import { reload, version } from '../support/reload.ts'
 import { freePort, inSandbox, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
 
 async function diff(box: Sandbox) {
   const { code, stdout, stderr } = await box.command('diff', '--json')
@@ -66,6 +67,34 @@ test('counts, settings, groups and files that differ are named until a reload ma
     assert.is((await box.command('diff')).code, 3)
   })
 })
+
+/** Whoever evaluates this first after the file was made does not come to an end. */
+const hangsOnce = (flag: string) => `
+  const { existsSync, rmSync } = await import('node:fs')
+  if (existsSync('${flag}')) {
+    rmSync('${flag}')
+    await new Promise((resolve) => setTimeout(resolve, 60_000))
+  }`
+
+for (const [what, end, code, said] of [
+  ['an upgrade', async (box: Sandbox) => void succeeded(await box.command('upgrade')), 0, /^$/],
+  ['a stop', (box: Sandbox) => box.stop(), 1, /the server is being stopped/],
+] as const) {
+  test(`a diff that ${what} interrupts does not blame the code`, async () => {
+    await inSandbox(async (box) => {
+      const flag = join(box.directory, 'hang')
+      await box.start(box.file('app.js', version(1, 1, hangsOnce(flag))))
+      box.file('hang', '')
+      const asked = box.begin('diff', '-q')
+      await until(() => !existsSync(flag))
+      await end(box)
+      const outcome = await asked.ended
+      assert.is(outcome.code, code, outcome.stderr)
+      assert.match(outcome.stderr, said)
+      if (code === 0) await box.stop()
+    })
+  })
+}
 
 test('code that was put in place by a rename, or behind a link, has changed although it is older', async () => {
   await inSandbox(async (box) => {

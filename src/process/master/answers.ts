@@ -77,13 +77,22 @@ export class Answers {
       case 'connections':
         return { ...this.#done(), page: await connectionPage(master.groups, request.cursor ?? { pid: 0, after: 0 }) }
       case 'diff':
-        return { ...this.#done(), comparison: await master.compare() }
+        return this.#diff(request)
       case 'upgrade': {
         const upgrade = await master.upgrade(request)
         return upgrade === null ? this.#household.ask(request) : { ...this.#done(), upgrade }
       }
       default:
         return this.#afterOperation(request)
+    }
+  }
+
+  async #diff(request: Request): Promise<Answer> {
+    try {
+      return { ...this.#done(), comparison: await this.#master.compare() }
+    } catch (error) {
+      if (!this.#master.isReplaced) throw error
+      return this.#household.ask(request) // this master is ending, and so did the evaluation
     }
   }
 

@@ -28,6 +28,7 @@ const DESCRIBE_TIMEOUT_MS = 10_000
 /** What a program may declare, as one line. Most of it is certificates: 7 KiB for a name with a chain and a key. */
 const MOST_DECLARED_MIB = 64
 const STDERR = 2
+const BEING_STOPPED = 'the server is being stopped'
 
 /** Input of a describe process, and where its output goes. */
 interface DescribeOptions {
@@ -77,7 +78,7 @@ function settle(
       reason ||= why
       child.kill('SIGKILL')
     }
-    const stop = () => end('stopped')
+    const stop = () => end(BEING_STOPPED)
     const late = setTimeout(() => end(tooLate(modules)), DESCRIBE_TIMEOUT_MS)
     signal.addEventListener('abort', stop)
     if (signal.aborted) stop()
@@ -99,6 +100,7 @@ function settle(
       const word = killed === null ? `exit ${code}` : `signal ${killed}`
       const refused = code === NODE_REFUSES ? 'Node has refused its flags, or ' : ''
       // No effect after `declared`.
+      if (reason === BEING_STOPPED) return reject(new CommandError(Exit.Failure, reason))
       reject(
         new CommandError(
           Exit.Module,

@@ -163,6 +163,11 @@ test('the end of a file is read in pieces, and what is appended over renames and
     assert.equal(lastLines(path, 3, all)[0], [...lines.slice(-2), 'last, not ended'])
     assert.equal(lastLines(path, 1e9, all)[0], [...lines, 'last, not ended'])
     assert.equal(lastLines(path, 2, (line) => line.startsWith('1 ') || line.startsWith('0 '))[0], lines.slice(0, 2))
+    const many = Array.from({ length: 200_000 }, (_, n) => `2026-11-28 12:00:00 pid:7 [web:0] line ${n}`)
+    writeFileSync(path, `${many.join('\n')}\n`)
+    const before = process.cpuUsage()
+    assert.is(lastLines(path, 1e9, all)[0].length, many.length)
+    assert.ok(process.cpuUsage(before).user < 2e6, 'its time grows with the lines, not with their square')
     writeFileSync(path, 'x'.repeat(300_000))
     assert.is(lastLines(path, 5, all)[0].join().length, 300_000)
 

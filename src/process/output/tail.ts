@@ -14,7 +14,7 @@ export function lastLines(path: string, count: number, isMeant: (line: string) =
   const fd = openSync(path, 'r')
   try {
     const { size } = fstatSync(fd)
-    const lines: string[] = []
+    const lines: string[] = [] // the last one first
     let rest: Buffer = Buffer.alloc(0)
     for (let end = size; end > 0 && lines.length < count; ) {
       const start = Math.max(0, end - CHUNK)
@@ -22,11 +22,11 @@ export function lastLines(path: string, count: number, isMeant: (line: string) =
       const from = start === 0 ? 0 : bytes.indexOf(LF) + 1 || bytes.length // the first may have begun before
       const whole = bytes.subarray(from).toString().split('\n')
       if (whole.at(-1) === '') whole.pop()
-      for (const line of whole.reverse()) if (lines.length < count && isMeant(line)) lines.unshift(line)
+      for (const line of whole.reverse()) if (lines.length < count && isMeant(line)) lines.push(line)
       rest = bytes.subarray(0, from)
       end = start
     }
-    return [lines, size]
+    return [lines.reverse(), size]
   } finally {
     closeSync(fd)
   }

@@ -1,7 +1,7 @@
 // Workerman's callbacks of the master, in processes of their own: what they are told and when, and that the server does
 // not mind what they do.
 
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -99,6 +99,28 @@ longTest('one that hangs is ended after its time, and workers are replaced meanw
     assert.match(await ask(portOf(after), 'x'), /^x/)
     await until(() => /onWorkerExit: not settled within 10 s, its process is killed/.test(box.log()), 30_000)
     await until(() => lines().some((line) => line.startsWith(`exit ${first[1]} `)), 30_000)
+    await box.stop()
+  })
+})
+
+test('a reload or restart of a group that there is not, or not any more, calls none', async () => {
+  await inSandbox(async (box) => {
+    const { module, lines } = notes(box, `Worker.onMasterReload = () => note('reload')`)
+    await box.start(module)
+    const refused = async (command: 'reload' | 'restart', name: string, pattern: RegExp) => {
+      const { code, stderr } = await box.command(command, name, '-q')
+      assert.is(code, 2)
+      assert.match(stderr, pattern)
+    }
+    await refused('reload', 'nosuch', /there is no group 'nosuch'/)
+    const other = readFileSync(module, 'utf8').replace(
+      "text://127.0.0.1:0', { name: 'echo'",
+      "text://127.0.0.1:1', { name: 'other'",
+    )
+    writeFileSync(module, other)
+    await refused('reload', 'echo', /does not declare 'echo' any more/)
+    await refused('restart', 'echo', /does not declare 'echo' any more/)
+    assert.equal(lines(), [])
     await box.stop()
   })
 })

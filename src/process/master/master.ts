@@ -215,8 +215,9 @@ export class Master
     if (this.isUp) await this.#earlier?.settled
   }
 
-  async describeAnew(): Promise<Described> {
+  async describeAnew(check: (described: Described) => void): Promise<Described> {
     const described = await this.#evaluation.forUse()
+    check(described)
     const { settings } = described
     this.#household.checkFiles(settings) // opened when all is done
     this.#coming = settings

@@ -25,8 +25,11 @@ export interface Operated extends Supervisor {
   readonly startsInTime: boolean
   /** Resolves when the first start is over, or the server is stopping. */
   untilUp(): Promise<void>
-  /** Evaluates the code that is on disk now, and adopts its settings. Rejects with a CommandError. */
-  describeAnew(): Promise<Described>
+  /**
+   * Evaluates the code that is on disk now, and adopts its settings. Rejects with a CommandError, and with what `check`
+   * throws before anything is done with the new code.
+   */
+  describeAnew(check: (described: Described) => void): Promise<Described>
   /** The new code runs now (`isDone`), or has been given up. Does not throw. */
   settleNewCode(isDone: boolean): void
 }
@@ -147,7 +150,7 @@ export class Operator {
     const stopExtending = extendWhile(() => this.#master.startsInTime && !this.#master.isStopping)
     let isDone = false
     try {
-      await work.run(await this.#master.describeAnew())
+      await work.run(await this.#master.describeAnew((described) => work.check(described)))
       isDone = true
     } finally {
       stopExtending()

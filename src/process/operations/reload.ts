@@ -45,11 +45,15 @@ export class Reload extends Turnover {
     return this.#canaries.map(({ report }) => report)
   }
 
+  /** Throws a CommandError if a name means neither a group that runs and is still declared, nor a new one. */
+  check(described: Described): void {
+    if (!this.#isWhole) this.#checkNames(described.groups, this.#plan(described).gone)
+  }
+
   /** Resolves when the old processes have gone. Rejects with the reason if it was given up on the way. */
   async run(described: Described): Promise<void> {
     const { groups } = this.supervisor
     const { plans, gone } = this.#plan(described)
-    if (!this.#isWhole) this.#checkNames(described.groups, gone)
     const covered = plans.flatMap(({ group, isMeant }) => (isMeant && group !== undefined ? group : []))
     const inner = new Map(covered.map((group) => [group, new Set(group.inner.values())]))
     const old = replaceableIn(plans)
@@ -112,7 +116,6 @@ export class Reload extends Turnover {
     return key !== undefined && this.names.some((name) => isCalled(key, name))
   }
 
-  /** Checks that each name means a group that runs and is still declared, or a new one. */
   #checkNames(declarations: readonly Declaration[], gone: readonly GroupState[]): void {
     const running = this.supervisor.groups.map(({ blueprint }) => blueprint.key)
     for (const name of this.names) {

@@ -167,6 +167,9 @@ export interface ConnectionRow {
 }
 
 export interface Group {
+  /** The slot and the process of it that this group stands for here; 0 in a process that only describes it. */
+  id: number
+  incarnation: number
   /** Throws UsageError for a declaration that cannot work. */
   describe(): Declaration
   /** How long a graceful end may take now, even if user code has made a setting invalid since `describe`. */

@@ -45,10 +45,19 @@ export interface CallbackBoot extends ModuleBoot {
   readonly calls: readonly MasterCall[]
 }
 
-export type MasterCall =
-  | { readonly name: 'onMasterReload' | 'onMasterStop' }
-  /** `status` as wait(2) returns it: a signal's number, or 256 times an exit code. */
-  | { readonly name: 'onWorkerExit'; readonly group: GroupKey; readonly status: number; readonly pid: number }
+export type MasterCall = { readonly name: 'onMasterReload' | 'onMasterStop' } | WorkerExitCall
+
+/** Tells of a worker process that has ended. */
+interface WorkerExitCall {
+  readonly name: 'onWorkerExit'
+  readonly group: GroupKey
+  /** Its slot. */
+  readonly id: number
+  readonly incarnation: number
+  /** As wait(2) returns it: a signal's number, or 256 times an exit code. */
+  readonly status: number
+  readonly pid: number
+}
 
 export interface WorkerBoot extends ModuleBoot {
   readonly role: 'worker'

@@ -54,8 +54,8 @@ export abstract class WorkerStatics {
   /** Called when the last worker of a server that was up is gone. */
   static onMasterStop: (() => unknown) | null = null
   /**
-   * Called when a worker process has ended, for any reason. `status` is as from wait(2): 9 for SIGKILL, 64000 for exit
-   * code 250.
+   * Called when a worker process has ended, for any reason. `worker.id` and `worker.incarnation` say which one it was.
+   * `status` is as from wait(2): 9 for SIGKILL, 64000 for exit code 250.
    */
   static onWorkerExit: ((worker: Worker<string | undefined, unknown>, status: number, pid: number) => unknown) | null =
     null

@@ -25,14 +25,15 @@ function notes(box: Sandbox, more: string): { module: string; lines(): string[] 
 const ALL = `
   Worker.onMasterReload = () => note('reload')
   Worker.onMasterStop = async () => { await new Promise((resolve) => setTimeout(resolve, 50)); note('stop') }
-  Worker.onWorkerExit = (worker, status, pid) => note('exit ' + worker.name + ' ' + status + ' ' + pid)
+  Worker.onWorkerExit = ({ name, id, incarnation }, status, pid) =>
+    note('exit ' + name + ' ' + status + ' ' + pid + ' as ' + id + ' ' + incarnation)
   worker.onWorkerStart = () => note('start')`
 
 test('they are called at a reload, at each end of a worker, and last of all at a stop, in neither master nor worker', async () => {
   await inSandbox(async (box) => {
     const { module, lines } = notes(box, ALL)
     const status = await box.start(module)
-    const [victim, other] = workersOf(status).map(({ pid }) => pid)
+    const [other, victim] = workersOf(status).map(({ pid }) => pid)
     process.kill(victim ?? 0, 'SIGKILL')
     await until(() => lines().some((line) => line.startsWith(`exit echo 9 ${victim} `)), 20_000)
     await reload(box)
@@ -49,6 +50,8 @@ test('they are called at a reload, at each end of a worker, and last of all at a
     const after = lines()
     assert.match(after.at(-1) ?? '', /^stop \d+$/)
     assert.is(after.filter((line) => line.startsWith('exit echo 0 ')).length, 4) // two of the reload, two of the stop
+    const ended = after.flatMap((line) => / as (\d+ \d+) /.exec(line)?.[1] ?? [])
+    assert.equal(ended.sort(), ['0 1', '0 2', '1 1', '1 2', '1 3'], 'ids and incarnations of those that ended')
   })
 })
 
@@ -150,7 +153,7 @@ test('a reload waits for its own callback, not for exits that never cease', asyn
     let isOver = false
     const crashes = (async () => {
       while (!isOver) {
-        void callbacks.call({ name: 'onWorkerExit', group: key, status: 0, pid: 1 })
+        void callbacks.call({ name: 'onWorkerExit', group: key, id: 0, incarnation: 1, status: 0, pid: 1 })
         await new Promise((resolve) => setTimeout(resolve, 20))
       }
     })()

@@ -21,8 +21,10 @@ async function call(one: MasterCall, groups: readonly Group[]): Promise<void> {
       return
     }
     const group = groups[keysOf(groups.map((each) => each.describe())).findIndex((key) => isSameKey(key, one.group))]
-    // Else the code on disk no longer has such a group.
-    if (group !== undefined) await callback?.(group, one.status, one.pid)
+    if (group === undefined) return // the code on disk no longer has such a group
+    group.id = one.id
+    group.incarnation = one.incarnation
+    await callback?.(group, one.status, one.pid)
   } catch (error) {
     log(`${one.name}: ${stackOf(error)}`)
   }

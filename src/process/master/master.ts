@@ -452,9 +452,7 @@ export class Master
     const wasServing = handle === slot.current
     const isLeaving = slot.leaving.has(handle)
     slot.forget(handle, exit)
-    const { key } = group.blueprint
-    if (handle.pid !== 0)
-      void this.#callbacks.call({ name: 'onWorkerExit', group: key, status: exit.status, pid: handle.pid })
+    this.#tellExit(group, slot, handle, exit.status)
     this.events.emit({
       type: 'exit',
       ...{ group: group.name, worker: `${group.name}:${slot.id}`, pid: handle.pid },
@@ -467,6 +465,11 @@ export class Master
     else if (isLeaving && exit.wasKilled)
       log(`worker ${group.name}:${slot.id} pid ${handle.pid}: killed, its time to drain was up${unfinished(handle)}`)
     this.reconcile()
+  }
+
+  #tellExit({ blueprint }: GroupState, { id }: Slot, { incarnation, pid }: WorkerHandle, status: number): void {
+    const told = { group: blueprint.key, id, incarnation, status, pid }
+    if (pid !== 0) void this.#callbacks.call({ name: 'onWorkerExit', ...told }) // 0: it could not even be started
   }
 
   // Being replaced

@@ -35,13 +35,19 @@ interface ListeningWorker extends AcceptingWorker {
   tls: TlsServer | null
 }
 
+/**
+ * How many Workers that have closed a port 0 keep its number. Without a bound a program that makes a new Worker for
+ * each brief port would have a new one bound each time, which the master keeps.
+ */
+const MOST_CLOSED = 16
+
 export class Listeners {
   readonly #own: Listener
   /** Those that listen, or have connections from when they did. */
   readonly #others = new Set<Listener>()
   /** The `listen()` calls that a start waits for: a new call replaces one that failed. */
   readonly #calls = new Map<Listener, Promise<void>>()
-  /** The address and turn each of them listens at. */
+  /** The address and number each of them listens at; at port 0 also where those did that have closed it. */
   readonly #places = new Map<Listener, WantedSocket>()
   /** With which TLS servers of the process begin. */
   ticketKeys = ''
@@ -94,6 +100,7 @@ export class Listeners {
   async #admit(listener: Listener, address: string, requestSocket: RequestSocket): Promise<void> {
     const { acceptor } = listener
     const { wanted: before } = acceptor
+    const closed = this.#places.get(listener)
     const wanted = { address, nth: this.#nextAt(address, listener), turn: 0 }
     listener.address = address
     acceptor.wanted = wanted
@@ -107,8 +114,7 @@ export class Listeners {
       if (acceptor.wanted !== wanted) return
       listener.address = listener.declared
       acceptor.wanted = before
-      this.#places.delete(listener)
-      this.look(listener)
+      this.#leave(listener, closed)
       throw error
     }
   }
@@ -118,8 +124,20 @@ export class Listeners {
     this.#calls.delete(listener) // a start need not wait for it any more, even if it has failed
     if (listener.acceptor.wanted.address === '') return
     listener.acceptor.unlisten()
+    this.#leave(listener, this.#places.get(listener))
+  }
+
+  /** Of a port 0 that it has closed, it keeps the number: `listen` opens that port again, as its clients know it. */
+  #leave(listener: Listener, closed: WantedSocket | undefined): void {
     this.#places.delete(listener)
+    if (closed !== undefined && isAnyPort(parseAddress(closed.address))) this.#keepNumber(listener, closed)
     this.look(listener)
+  }
+
+  #keepNumber(listener: Listener, closed: WantedSocket): void {
+    this.#places.set(listener, closed)
+    const all = [...this.#places.keys()].filter(({ acceptor }) => acceptor.wanted.address === '')
+    for (const one of all.slice(0, -MOST_CLOSED)) this.#places.delete(one) // the first that closed
   }
 
   /**
@@ -132,12 +150,15 @@ export class Listeners {
   }
 
   /**
-   * Returns the number of the next listener of this process at an address: 0 for the first, more only at port 0. Throws
-   * SystemError if the address is taken.
+   * Returns the number of a listener among those of this process at an address: 0 for the first, more only at port 0,
+   * where it has the one that it had before. Throws SystemError if the address is taken.
    */
   #nextAt(address: string, listener: Listener): number {
     const place = parseAddress(address)
-    const others = [...this.#places.values()].filter((other) => isSamePlace(parseAddress(other.address), place))
+    const isHere = (other: WantedSocket) => isSamePlace(parseAddress(other.address), place)
+    const closed = this.#places.get(listener)
+    if (closed !== undefined && isHere(closed)) return closed.nth
+    const others = [...this.#places.values()].filter(isHere)
     let nth = 0
     while (others.some((other) => other.nth === nth)) nth++
     const own = this.#own

@@ -249,6 +249,46 @@ for (const engine of engines)
     },
   )
 
+test('at port 0 a Worker has its port again after unlisten(), whoever listens first, and a new one has another', async () => {
+  await inSandbox(async (box) => {
+    const text = `
+      import { Worker } from 'millrace'
+      const made = (name) => {
+        const inner = new Worker('text://127.0.0.1:0')
+        inner.onMessage = (connection, line) => connection.send(name + ' ' + line)
+        return inner
+      }
+      const portOf = (inner) => inner.getSocketName().split(':').pop()
+      const outer = new Worker('text://127.0.0.1:0', { name: 'outer' })
+      const [a, b, c] = ['a', 'b', 'c'].map(made)
+      outer.onWorkerStart = () => Promise.all([a.listen(), b.listen()])
+      outer.onMessage = async (connection, line) => {
+        const before = [a, b].map(portOf)
+        a.unlisten()
+        b.unlisten()
+        await c.listen()
+        await b.listen()
+        await a.listen()
+        for (let n = 0; n < 30; n++) {
+          const brief = made('brief')
+          await brief.listen()
+          brief.unlisten()
+        }
+        connection.send([...before, ...[a, b, c].map(portOf)].join(' '))
+      }
+      Worker.runAll()`
+    const status = await box.start(box.file('app.js', text))
+    const [oldA, oldB, ...ports] = (await ask(portOf(status), 'swap')).split(' ')
+    assert.equal(ports.slice(0, 2), [oldA, oldB])
+    assert.is(new Set(ports).size, 3)
+    const answers = await Promise.all(ports.map((port) => ask(Number(port), 'x')))
+    assert.equal(answers, ['a x', 'b x', 'c x'])
+    const [{ inner = [] } = {}] = (await box.status()).groups
+    assert.ok(inner.length < 25, `the master keeps ${inner.length} ports of Workers that have closed them`)
+    await box.stop()
+  })
+})
+
 longTest(
   'unlisten while listen() is under way: that socket is not kept, and the next listen() is as good as the first',
   async () => {

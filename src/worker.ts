@@ -174,7 +174,7 @@ export class Worker<
   reloadable = true
   /**
    * Gives each process its own socket on the port (SO_REUSEPORT); the kernel spreads connections evenly. Needs the
-   * addon. Default: false.
+   * addon. Has no effect in `listen()`, where processes share a socket anyway. Default: false.
    */
   reusePort = false
   /** The user the processes run as when root starts the server: name or number. Empty: the user who started it. */

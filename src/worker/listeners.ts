@@ -2,6 +2,7 @@
 
 import type { Counters } from '../counters.ts'
 import { SystemError, UsageError } from '../errors.ts'
+import { log } from '../log.ts'
 import { type Address, isAnyPort, isSamePlace, parseAddress } from '../net/address.ts'
 import type { TlsSecrets, TlsServer } from '../net/tls.ts'
 import type { GivenSocket, WantedSocket } from '../process/group.ts'
@@ -33,6 +34,7 @@ interface ListeningWorker extends AcceptingWorker {
   incarnation: number
   counters: Counters
   tls: TlsServer | null
+  readonly reusePort: boolean
 }
 
 /**
@@ -107,6 +109,7 @@ export class Listeners {
     this.#places.set(listener, wanted)
     try {
       listener.check()
+      if (listener.worker.reusePort) this.#tellShared(address)
       const given = await requestSocket(wanted)
       if (acceptor.wanted !== wanted) return given.handle?.close() // `unlisten` was called meanwhile
       await this.#admitAt(listener, given)
@@ -117,6 +120,12 @@ export class Listeners {
       this.#leave(listener, closed)
       throw error
     }
+  }
+
+  /** In the first process only: to the others the same applies. */
+  #tellShared(address: string): void {
+    if (this.#own.worker.id === 0)
+      log(`${address}: reusePort has no effect in listen(): the processes share one socket`)
   }
 
   /** Closes what `listen` has opened. */

@@ -8,9 +8,10 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { startTimeOf } from '../../src/process/identity.ts'
-import { Leftovers, leftoversIn } from '../../src/process/master/leftovers.ts'
+import { declaredTimeOf, type Leftover, Leftovers, leftoversIn } from '../../src/process/master/leftovers.ts'
 import type { Status } from '../../src/process/status/status.ts'
 import { longTest } from '../support/length.ts'
+import { reload } from '../support/reload.ts'
 import {
   ask,
   Client,
@@ -27,6 +28,9 @@ import {
 import { until } from '../support/until.ts'
 
 const spins = `worker.onMessage = () => { ${HANGS} }; Worker.stopTimeout = 0.1`
+
+/** Longer than processes are given that declare no time to end, 2 s and a slack. */
+const WORKS_MS = 5000
 
 /** A server whose only worker never comes back to its loop, and whose master is dead. Its module is `app.js`. */
 async function stuckOrphan(box: Sandbox): Promise<{ status: Status; orphan: number }> {
@@ -112,6 +116,51 @@ test('a worker stuck in its loop is named by status, and stop ends it', async ()
   })
 })
 
+for (const flags of [[], ['-g']])
+  longTest(
+    `${['stop', ...flags].join(' ')} leaves what a killed master has left the time to end that it has declared`,
+    async () => {
+      await inSandbox(async (box) => {
+        const works = `
+          Worker.stopTimeout = 20
+          worker.onMessage = async (connection) => {
+            await new Promise((resolve) => setTimeout(resolve, ${WORKS_MS}))
+            connection.send('done')
+          }`
+        const module = box.file('app.js', echo(1, works, await freeAddress()))
+        const status = await box.start(module)
+        const { pid } = status
+        const client = await Client.connect(portOf(status))
+        client.send('x')
+        await until(async () => (await box.status()).totals.messagesIn === 1)
+        process.kill(pid, 'SIGKILL')
+        await until(() => !lives(pid))
+        const stopping = box.begin('stop', '-q', ...flags, module)
+        assert.is(await client.line(), 'done')
+        succeeded(await stopping.ended)
+        client.close()
+        await box.start(module) // removes in the end what the killed master has left in the run directory
+        await box.stop()
+      })
+    },
+  )
+
+test('each process is on record with the time to end that its code declares, also after a reload', async () => {
+  await inSandbox(async (box) => {
+    const code = (seconds: number) => echo(2, `Worker.stopTimeout = ${seconds}`)
+    const recorded = (): Leftover[] => JSON.parse(readFileSync(join(box.runDir, 'workers.json'), 'utf8'))
+    const allHave = (ms: number) => recorded().length === 2 && recorded().every((one) => one.stopTimeoutMs === ms)
+    await box.start(box.file('app.js', code(1.5)))
+    await until(() => allHave(1500))
+    box.file('app.js', code(20))
+    await reload(box)
+    await until(() => allHave(20_000))
+    assert.is(declaredTimeOf([...recorded(), { pid: 1, startTime: '1', stopTimeoutMs: 30_000 }]), 30_000)
+    assert.is(declaredTimeOf([{ pid: 1, startTime: '1' }]), 2000, 'an older version records none')
+    await box.stop()
+  })
+})
+
 test('what a master that comes after a killed one has on record is not left over', async () => {
   await inSandbox(async (box) => {
     const { pid } = await box.start(box.file('app.js', echo()))
@@ -134,12 +183,12 @@ test('a record that could not be written is not outdated once the processes are 
   const folder = mkdtempSync(join(tmpdir(), 'mr-'))
   try {
     const leftovers = new Leftovers(folder)
-    leftovers.record([process.pid])
+    leftovers.record([process.pid], 0)
     renameSync(folder, `${folder}.away`)
-    leftovers.record([process.pid, process.ppid])
+    leftovers.record([process.pid, process.ppid], 0)
     assert.ok(leftovers.isOutdated)
     renameSync(`${folder}.away`, folder)
-    leftovers.record([process.pid])
+    leftovers.record([process.pid], 0)
     assert.not.ok(leftovers.isOutdated)
   } finally {
     rmSync(folder, { recursive: true })

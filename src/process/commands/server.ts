@@ -6,9 +6,9 @@ import { now } from '../../loop/clock.ts'
 import { ask } from '../control/client.ts'
 import { type Answer, type Done, type Request, refusedBy } from '../control/requests.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
-import { type Identity, isAlive, isStopped } from '../identity.ts'
+import { isAlive, isStopped } from '../identity.ts'
 import { Lock } from '../lock.ts'
-import { leftoversIn } from '../master/leftovers.ts'
+import { type Leftover, leftoversIn } from '../master/leftovers.ts'
 import { controlPath, placesToAsk, runDirCandidates } from '../run-directory.ts'
 import { type Line, runDirOf } from './line.ts'
 import { LEFT_PROCESSES } from './next-step.ts'
@@ -44,7 +44,7 @@ export async function findServer(line: Line, request: Request = { command: 'ping
 }
 
 /** Processes of a master that was killed, in the places of a server that does not run. */
-export function leftBehind({ modules, flags }: Line): Identity[] {
+export function leftBehind({ modules, flags }: Line): Leftover[] {
   const { places } = placesToAsk(modules[0] ?? '', runDirOf(flags))
   return places.flatMap(({ path }) => leftoversIn(path))
 }

@@ -4,9 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { now } from '../../loop/clock.ts'
 import type { Leave } from '../control/requests.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
-import { DEFAULT_SETTINGS } from '../group.ts'
-import { type Identity, isAlive } from '../identity.ts'
-import { endLeftovers } from '../master/leftovers.ts'
+import { isAlive } from '../identity.ts'
+import { declaredTimeOf, endLeftovers, type Leftover } from '../master/leftovers.ts'
 import { ANY_WORDS, type Command } from './command.ts'
 import { type Flags, type Line, timeoutOf } from './line.ts'
 import { operate } from './operate.ts'
@@ -44,9 +43,12 @@ of the server goes on, and 'start', 'reload' or 'restart' with NAME brings them 
   },
 }
 
-/** Their master was killed. They are leaving by themselves, except for those whose event loop is blocked. */
-async function endAll({ flags }: Line, processes: readonly Identity[]): Promise<Exit> {
-  await endLeftovers(processes, timeoutOf(flags) ?? DEFAULT_SETTINGS.stopTimeoutMs)
+/**
+ * Their master was killed. They are leaving by themselves, in the time that their code declares, with `-g` or without;
+ * except for those whose event loop is blocked.
+ */
+async function endAll({ flags }: Line, processes: readonly Leftover[]): Promise<Exit> {
+  await endLeftovers(processes, timeoutOf(flags) ?? declaredTimeOf(processes))
   const leftovers = processes.map(({ pid }) => pid)
   if (flags.json === true) return showJson({ stopped: true, pid: 0, leftovers })
   say(flags, `ended what a killed master had left, pid ${leftovers.join(', ')}`)

@@ -9,11 +9,18 @@ import { codeOf, messageOf } from '../../errors.ts'
 import { LimitedLog } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
+import { DEFAULT_SETTINGS, LONGEST_TIMEOUT_MS } from '../group.ts'
 import { type Identity, isAlive, startTimeOf } from '../identity.ts'
 import { Lock } from '../lock.ts'
 import { readShortFile } from '../open-file.ts'
 import { statOf } from '../paths.ts'
 import { mastersAsideIn } from '../run-directory.ts'
+
+/** A process of a master that was killed. */
+export interface Leftover extends Identity {
+  /** It leaves by itself within this time, ms. Absent in the record of an older version. */
+  readonly stopTimeoutMs?: number
+}
 
 const LOOK_EVERY_MS = 20
 /** A worker notices the end of its master at once, and then has its time to stop. */
@@ -27,8 +34,8 @@ export class Leftovers {
   isShared = false
   readonly #log = new LimitedLog()
   /** Processes of an earlier master; they stay on record until they are known to be gone. */
-  #old: Identity[]
-  #own: Identity[] = []
+  #old: Leftover[]
+  #own: Leftover[] = []
   #written = ''
   /** Why the last record could not be written; empty if it was. */
   #failure = ''
@@ -46,23 +53,29 @@ export class Leftovers {
   }
 
   /** Processes on record that are alive and not ours. */
-  #others(): Identity[] {
+  #others(): Leftover[] {
     const own = new Set(this.#own.map(({ pid }) => pid))
     return read(this.#path).filter((one) => !own.has(one.pid) && isAlive(one))
   }
 
-  /** Resolves when no process of an earlier master is left, or when `signal` aborts. Kills those that stay. */
+  /**
+   * Resolves when no process of an earlier master is left, or when `signal` aborts. Kills those that stay longer than
+   * they have declared, and than `stopTimeoutMs`.
+   */
   async leave(stopTimeoutMs: number, signal: AbortSignal): Promise<void> {
-    await endLeftovers(this.#old, stopTimeoutMs, signal)
+    await endLeftovers(this.#old, Math.max(stopTimeoutMs, declaredTimeOf(this.#old)), signal)
     if (!signal.aborted) this.#old = []
   }
 
-  /** Records which processes are alive. A failure (a full disk, a folder out of reach) must not stop a server. */
-  record(pids: readonly number[]): void {
+  /**
+   * Records which processes are alive; `stopTimeoutMs` is what the code of new ones declares. A failure (a full disk, a
+   * folder out of reach) must not stop a server.
+   */
+  record(pids: readonly number[], stopTimeoutMs: number): void {
     const known = new Map(this.#own.map((one) => [one.pid, one]))
     this.#own = pids
       .filter((pid) => pid > 0)
-      .map((pid) => known.get(pid) ?? { pid, startTime: startTimeOf(pid) })
+      .map((pid) => known.get(pid) ?? { pid, startTime: startTimeOf(pid), stopTimeoutMs })
       .filter(({ startTime }) => startTime !== '')
     const others = this.isShared ? this.#others() : this.#old
     const text = JSON.stringify([...others, ...this.#own])
@@ -102,7 +115,7 @@ export class Leftovers {
    * Called at the end, when no process of our own is left: a start that failed may not have waited for the old ones.
    */
   forget(): void {
-    if (this.#old.some(isAlive)) this.record([])
+    if (this.#old.some(isAlive)) this.record([], 0)
     else rmSync(this.#path, { force: true })
   }
 }
@@ -111,7 +124,7 @@ export class Leftovers {
  * Processes that a killed master has left in a run directory, while no master has that. One of another user, which
  * `--run-dir` may name, too, could list any process: only his own count then.
  */
-export function leftoversIn(runDir: string): Identity[] {
+export function leftoversIn(runDir: string): Leftover[] {
   const found = read(recordIn(runDir)).filter(isAlive)
   const owner = statOf(runDir)?.uid
   const theirs = owner === process.getuid?.() ? found : found.filter(({ pid }) => statOf(`/proc/${pid}`)?.uid === owner)
@@ -122,6 +135,12 @@ export function leftoversIn(runDir: string): Identity[] {
 function hasMaster(runDir: string): boolean {
   const seconds = mastersAsideIn(runDir).map((pid) => ({ pid, startTime: '' }))
   return [Lock.holderIn(runDir), ...seconds].some(isAlive)
+}
+
+/** Within how many ms all of them have left by themselves, unless one cannot. */
+export function declaredTimeOf(processes: readonly Leftover[]): number {
+  const times = processes.map(({ stopTimeoutMs: ms }) => (typeof ms === 'number' ? ms : DEFAULT_SETTINGS.stopTimeoutMs))
+  return Math.min(LONGEST_TIMEOUT_MS, Math.max(0, ...times))
 }
 
 /**
@@ -160,9 +179,9 @@ function kill(old: Identity): void {
 }
 
 /** Anything but our own format counts as empty. */
-function read(path: string): Identity[] {
+function read(path: string): Leftover[] {
   try {
-    const workers = JSON.parse(readShortFile(path)) as Identity[]
+    const workers = JSON.parse(readShortFile(path)) as Leftover[]
     return workers.filter(({ pid, startTime }) => pid > 1 && typeof startTime === 'string' && startTime !== '')
   } catch {
     return [] // ENOENT, or garbage

@@ -615,7 +615,7 @@ export class Master
 
   /** Records which processes would be left over if this one were killed now. */
   record(): void {
-    this.#household.leftovers?.record(this.#pids())
+    this.#household.leftovers?.record(this.#pids(), (this.#coming ?? this.settings).stopTimeoutMs)
   }
 
   /** Resolves when `isTrue` returns true; checked after every change. */

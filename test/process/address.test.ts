@@ -1,7 +1,7 @@
 // Addresses that cannot be had: one line that says which and why, exit code 5, nothing started, nothing on a port that
 // nobody asked for.
 
-import { existsSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -260,6 +260,62 @@ test('a Unix socket whose file somebody has removed: the log says so, and a relo
   })
 })
 
+/** Puts another server, or a plain file, in the place of a Unix socket. Returns what takes that away again. */
+async function take(path: string, what: 'server' | 'file'): Promise<() => unknown> {
+  rmSync(path)
+  if (what === 'server') return (await occupy({ path })).close // removes its file, too
+  writeFileSync(path, '')
+  return () => rmSync(path)
+}
+
+for (const what of ['server', 'file'] as const)
+  caseTest(what === 'server')(
+    `a Unix socket whose path another ${what} has taken: the log says so, and nothing that cannot mend it says that all is well`,
+    async () => {
+      await inSandbox(async (box) => {
+        const path = join(box.directory, 'app.sock')
+        const text = echo(1, 'worker.protocol = text', `unix://${path}`).replace('{ Worker }', '{ Worker, text }')
+        const status = await box.start(box.file('app.js', text))
+        const giveBack = await take(path, what)
+        const { ino } = statSync(path)
+        await until(() => /app\.sock: something else is there now/.test(box.log()), 10_000)
+        const commands = what === 'server' ? [['reload']] : [['reload'], ['restart', 'echo'], ['upgrade']]
+        for (const words of commands) {
+          const { code, stderr } = await box.command(...words)
+          assert.match(stderr, /app\.sock: EADDRINUSE/)
+          assert.is(code, 5, words.join(' '))
+        }
+        const [before, after] = [status, await box.status()].map((one) => workersOf(one)[0]?.pid)
+        assert.is(after, before)
+        assert.is(statSync(path).ino, ino, 'what has taken the path keeps it')
+        await giveBack()
+        succeeded(await box.command('reload'))
+        assert.match(await ask(path, 'hello'), /^hello/)
+        await box.stop()
+        assert.not.ok(existsSync(path))
+      })
+    },
+  )
+
+longTest('an upgrade makes a Unix socket anew whose file somebody has removed', async () => {
+  await inSandbox(async (box) => {
+    const [path, inner] = [join(box.directory, 'app.sock'), join(box.directory, 'inner.sock')]
+    const listens = `
+      worker.protocol = text
+      worker.onWorkerStart = async () => {
+        const inner = new Worker('unix://${inner}', { protocol: text })
+        inner.onMessage = worker.onMessage
+        await inner.listen()
+      }`
+    await box.start(box.file('app.js', echo(2, listens, `unix://${path}`).replace('{ Worker }', '{ Worker, text }')))
+    for (const one of [path, inner]) rmSync(one)
+    succeeded(await box.command('upgrade'))
+    for (const one of [path, inner]) assert.match(await ask(one, 'hello'), /^hello/)
+    await box.stop()
+    for (const one of [path, inner]) assert.not.ok(existsSync(one))
+  })
+})
+
 longTest('a scale with the file of the Unix socket removed leaves it so: nobody would serve another', async () => {
   await inSandbox(async (box) => {
     const path = join(box.directory, 'app.sock')
@@ -294,5 +350,31 @@ test('a Unix socket that processes listen on by themselves is made anew by a rel
     assert.not.ok(existsSync(path))
   })
 })
+
+longTest(
+  'a process that ends is followed by one, even if the Unix socket that it listens on cannot be made anew',
+  async () => {
+    await inSandbox(async (box) => {
+      const path = join(box.directory, 'inner.sock')
+      const listens = `
+        worker.maxRequests = 2
+        worker.onWorkerStart = () => new Worker('unix://${path}').listen()`
+      const status = await box.start(box.file('app.js', echo(1, listens)))
+      const giveBack = await take(path, 'server')
+      process.kill(workersOf(status)[0]?.pid ?? 0, 'SIGKILL')
+      await until(async () => {
+        const [worker] = workersOf(await box.status())
+        return worker?.incarnation === 2 && worker.state === 'ready'
+      })
+      for (let n = 0; n < 2; n++) assert.match(await ask(portOf(status), 'x'), /^x/)
+      await until(async () => workersOf(await box.status())[0]?.incarnation === 3, 20_000) // it was at its limit
+      assert.is((await box.command('reload')).code, 5)
+      await giveBack()
+      succeeded(await box.command('reload'))
+      assert.ok(existsSync(path))
+      await box.stop()
+    })
+  },
+)
 
 test.run()

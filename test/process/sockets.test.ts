@@ -66,6 +66,36 @@ test('a Unix socket whose folder has become a file ends no server that looks for
   }
 })
 
+test('a Unix socket that is not at its path any more is followed by one that is, and not passed on', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'mr-'))
+  const path = join(folder, 'app.sock')
+  const sockets = new Sockets()
+  try {
+    const declaration = { listen: `unix://${path}`, transport: 'tcp', credentials: null, backlog: 16 } as const
+    const reserve = async (own: BoundSocket[]) => {
+      const socket = await sockets.reserve(declaration as unknown as Declaration, own)
+      sockets.release()
+      return socket as BoundSocket
+    }
+    const first = await reserve([])
+    rmSync(path)
+    writeFileSync(path, '')
+    const refused = await rejects(reserve([first]), 'EADDRINUSE')
+    assert.match(refused.message, /: something else has taken its path from this server$/)
+    assert.equal(sockets.list(), [])
+    rmSync(path)
+    const second = await reserve([first])
+    assert.is(await reserve([first]), second)
+    assert.equal(
+      sockets.list().map(([socket]) => socket),
+      [second],
+    )
+  } finally {
+    sockets.closeAll()
+    rmSync(folder, { recursive: true })
+  }
+})
+
 const { sys } = addon()
 if (sys !== null) {
   test('what is inherited when the master before is gone already is owned at once, its file too', async () => {

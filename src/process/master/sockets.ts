@@ -46,7 +46,7 @@ export class Sockets {
   /** Sockets of the start or reload in progress: they may have no group yet. */
   readonly #reserved = new Set<BoundSocket>()
   readonly #udp: UdpPorts
-  /** Paths of sockets whose missing files have been logged. */
+  /** The lines about missing files that have been logged. */
   #missing = new Set<string>()
   /** Whether `own` was called; applies to sockets it inherits. */
   #isOwner = false
@@ -175,9 +175,10 @@ export class Sockets {
     this.#reserved.clear()
   }
 
-  /** Each socket with its entry, for the next master. */
+  /** Each socket with its entry, for the next master; not those that are missing, which it makes anew. */
   list(): [BoundSocket, Omit<InheritedEntry, 'fd'>][] {
-    return [...this.#all].map(([socket, { address, isShared, owner, activatedAs }]) => {
+    const present = [...this.#all].filter(([socket]) => !this.isMissing(socket))
+    return present.map(([socket, { address, isShared, owner, activatedAs }]) => {
       const { endpoint, file = '' } = socket
       return [socket, { address, isShared, owner, activatedAs, endpoint, file }]
     })
@@ -235,25 +236,37 @@ export class Sockets {
     })
   }
 
-  /** Whether somebody has removed the file of a Unix socket of ours: no client finds it, and only a new one helps. */
+  /**
+   * Whether the file of a Unix socket of ours has been removed, or something else is in its place: no client finds it,
+   * and only a new one helps.
+   */
   isMissing(socket: BoundSocket): boolean {
+    const found = this.#fileAt(socket)
+    return found !== null && (found === '' || found !== socket.file)
+  }
+
+  /** What is at the path of a Unix socket of ours (see `fileId`); null if that is not our concern or cannot be seen. */
+  #fileAt(socket: BoundSocket): string | null {
     const entry = this.#all.get(socket)
     if (entry === undefined || entry.address.transport !== 'unix' || entry.activatedAs !== null || entry.isLent)
-      return false
+      return null
     try {
-      return fileId(entry.address.path) === ''
+      return fileId(entry.address.path)
     } catch {
-      return false // ENOTDIR, EACCES: whether it is there cannot be seen, and a new one could not be made
+      return null // ENOTDIR, EACCES: a new one could not be made either
     }
   }
 
-  /** Logs each Unix socket whose file has gone, once. */
+  /** Logs, once for each Unix socket, that its file has gone or is somebody else's; a newer one of ours is not. */
   tellMissing(): void {
-    const missing = [...this.#all.keys()].filter((socket) => this.isMissing(socket)).map(({ endpoint }) => endpoint)
-    for (const path of missing)
-      if (!this.#missing.has(path))
-        log(`${path}: somebody has removed it, and no client finds it: 'reload' makes it anew`)
-    this.#missing = new Set(missing)
+    const all = [...this.#all.keys()]
+    const ours = new Set(all.map(({ file }) => file))
+    const lines = all.flatMap((socket) => {
+      const found = this.#fileAt(socket)
+      return found === null || ours.has(found) ? [] : [missingLine(socket, found === '')]
+    })
+    for (const line of lines) if (!this.#missing.has(line)) log(line)
+    this.#missing = new Set(lines)
   }
 
   /** A service manager's socket at this address, or at one that covers it, that no group uses yet. */
@@ -279,17 +292,18 @@ export class Sockets {
     }
   }
 
-  /** Improves the error if we have the port ourselves. */
+  /** Improves the error if we have the port ourselves, or had the path. */
   #explain(error: unknown, { transport, port, path }: Address): unknown {
     if (!(error instanceof SystemError) || error.code !== 'EADDRINUSE') return error
-    const mine = [...this.#all].find(([, { address }]) => {
+    const mine = [...this.#all].filter(([, { address }]) => {
       return address.transport === transport && address.port === port && address.path === path
     })
-    if (mine === undefined) return error
-    const [{ endpoint }] = mine
-    error.message += this.#reserved.has(mine[0])
-      ? `: another Worker of this program is at ${endpoint}`
-      : `: this server itself is at ${endpoint}; 'restart' can change that, a reload cannot`
+    const [socket] = mine.find(([one]) => !this.isMissing(one)) ?? mine[0] ?? []
+    if (socket === undefined) return error
+    const { endpoint } = socket
+    if (this.isMissing(socket)) error.message += ': something else has taken its path from this server'
+    else if (this.#reserved.has(socket)) error.message += `: another Worker of this program is at ${endpoint}`
+    else error.message += `: this server itself is at ${endpoint}; 'restart' can change that, a reload cannot`
     return error
   }
 
@@ -328,6 +342,12 @@ export class Sockets {
       log(messageOf(error)) // a Unix socket's file could not be removed
     }
   }
+}
+
+function missingLine({ endpoint }: BoundSocket, isGone: boolean): string {
+  return isGone
+    ? `${endpoint}: somebody has removed it, and no client finds it: 'reload' makes it anew`
+    : `${endpoint}: something else is there now, and no client comes here: once that is gone, 'reload' makes it anew`
 }
 
 /** Whatever comes to a new port waits at its first socket, until the group chooses among those that are served. */

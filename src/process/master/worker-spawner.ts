@@ -115,16 +115,21 @@ export class WorkerSpawner {
     }
     handle.onReport = () => this.#master.onReport(group, slot, handle)
     handle.onLeaving = () => this.#master.onLeaving()
-    handle.onListen = (request, wanted) => void this.#giveSocket(group, declaration, handle, request, wanted)
+    handle.onListen = (request, wanted) => void this.#giveSocket(group, slot, declaration, handle, request, wanted)
     handle.onFull = () => this.#master.onFull(group)
     handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
     handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
     handle.onResign = (name, id) => this.#leaders.resign(handle, name, id)
   }
 
-  /** `listen()` of a process: every process of the group shares the socket, including those that come later. */
+  /**
+   * `listen()` of a process: every process of the group shares the socket, including those that come later. In place of
+   * one that is missing a new one is made. Where that fails, so does a process that a command has asked for; one that
+   * follows a crash or a limit takes what there is.
+   */
   async #giveSocket(
     group: GroupState,
+    slot: Slot,
     declaration: Declaration,
     handle: WorkerHandle,
     request: number,
@@ -133,9 +138,12 @@ export class WorkerSpawner {
     try {
       if (this.#master.isEnding) throw new SystemError('ECANCELED', 'bind', address)
       const { sockets } = this.#master
+      const key = nth === 0 ? address : `${address} ${nth}`
+      const before = isAsked(slot) ? undefined : group.inner.get(key)
       const bind = () => sockets.share(address, declaration, group.sockets)
+      const bindOrKeep = before === undefined ? bind : () => bind().catch(() => before)
       const isLost = (one: BoundSocket) => sockets.isMissing(one)
-      const socket = await group.innerSocket(nth === 0 ? address : `${address} ${nth}`, bind, isLost)
+      const socket = await group.innerSocket(key, bindOrKeep, isLost)
       sockets.unkeep(socket)
       sockets.giveTo(declaration.credentials, socket) // earlier processes may have run as another user
       handle.giveSocket(request, socket)
@@ -153,4 +161,9 @@ export class WorkerSpawner {
       handle.refuseSocket(request, { code: 'ERR_KEEPER_LOST', syscall: '', address: '', message: messageOf(error) })
     }
   }
+}
+
+/** Whether a command has the next process of this slot start: it is told when that cannot serve. */
+function isAsked({ isHeld, current }: Slot): boolean {
+  return isHeld && (current?.leavesFor ?? '') === ''
 }

@@ -8,6 +8,7 @@ import { addon } from '../../addon.ts'
 import type { Counters } from '../../counters.ts'
 import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
+import type { BoundSocket } from '../../net/bound-socket.ts'
 import { inSeconds } from '../../times.ts'
 import { version } from '../../version.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
@@ -154,7 +155,8 @@ export class Upgrade {
     const places = new Map(list.map(([socket], place) => [socket, place]))
     const fds = list.flatMap(([{ fd }]) => (fd < 0 ? [] : [fd]))
     const entries = list.map(([{ fd }, entry]) => ({ ...entry, fd: fd < 0 ? -1 : FIRST_SOCKET_FD + fds.indexOf(fd) }))
-    const placeOf = (socket: Parameters<typeof places.get>[0]) => places.get(socket) ?? -1
+    const isListed = (socket: BoundSocket) => places.has(socket)
+    const placeOf = (socket: BoundSocket) => places.get(socket) as number
     const inheritance = {
       format: INHERITANCE_FORMAT,
       pid: process.pid,
@@ -163,8 +165,10 @@ export class Upgrade {
       groups: groups.map(({ blueprint, inner, declaredCount, scaledTo, isStopped, slots }) => ({
         key: blueprint.key,
         ...{ declaredCount, scaledTo, isStopped, slots: slots.length },
-        sockets: blueprint.sockets.map(placeOf),
-        inner: [...inner].map(([address, socket]) => [address, placeOf(socket)] as const),
+        sockets: blueprint.sockets.filter(isListed).map(placeOf),
+        inner: [...inner]
+          .filter(([, socket]) => isListed(socket))
+          .map(([address, socket]) => [address, placeOf(socket)] as const),
       })),
       ticketSecret: tickets.secret,
       meshSecret: peers.secret,

@@ -607,7 +607,7 @@ export class Worker<
 
   #leaveMesh(): void {
     this.#hears = this.#isVisited
-    leaveMessages(() => this.hold('messages'), !this.#hears)
+    leaveMessages((why) => this.#departure.holdFor(why), !this.#hears)
   }
 
   /** Whether somebody is served here, or about to be. */

@@ -5,6 +5,7 @@ import { ProtocolError, type SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { fromMachineTime } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
+import { HUNG_AFTER_MS } from '../process/messages.ts'
 import { isEqual } from '../signing.ts'
 import {
   kClosed,
@@ -68,7 +69,7 @@ export interface IncomingHost {
   closed(link: IncomingLink): void
   /** Delivers a message to the subscribers of its subject. */
   deliver(audience: Audience, message: unknown, from: WorkerRef, call: Call): unknown
-  /** No more messages will arrive on this link. */
+  /** No more messages will arrive on this link, or the other end has not heard that none should. */
   look(): void
 }
 
@@ -92,12 +93,14 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#frame(kind, form, bytes, start, end),
   )
   readonly #receive = (bytes: Buffer) => this.#reader.receive(bytes)
-  readonly #timer: number
+  /** Until the other end has said who it is; later, until it has had its time to hear that nothing is wanted. */
+  #timer: number
   /** Null until that has been proved. */
   #from: WorkerRef | null = null
   /** Where the other end is reached; empty if it has not said so. */
   address = ''
   #state = State.AwaitHello
+  #isDeaf = false
   #terms: Terms | null = null
   /** Number of the next message. */
   #next = 0
@@ -147,7 +150,23 @@ export class IncomingLink implements SocketEvents, Answers {
 
   /** Asks the other end to send nothing more: here, or, after `Last`, on the link that is to follow this one. */
   silence(): void {
-    if (this.isKnown) this.#empty(Kind.Silence)
+    if (!this.isKnown) return
+    this.#empty(Kind.Silence)
+    this.#timer = deadlines.after(HUNG_AFTER_MS, isDeaf, this)
+  }
+
+  /** @internal */
+  isDeaf(): void {
+    this.#isDeaf = true
+    this.#host.look()
+  }
+
+  /**
+   * Whether the other end may still close the link, having heard `silence`. One that hangs reads that before the end of
+   * the connection, so it loses nothing by it but what it has sent here since it last read: it is told.
+   */
+  get isAwaited(): boolean {
+    return this.isKnown && !this.#isDeaf
   }
 
   /** Announces a change of this process's subscriptions. Resolves when the other end knows, or is gone. */
@@ -468,6 +487,10 @@ export class IncomingLink implements SocketEvents, Answers {
 const UNREADABLE = Symbol('unreadable')
 const { nextTick } = process
 const refusals = new LimitedLog()
+
+function isDeaf(link: IncomingLink): void {
+  link.isDeaf()
+}
 
 /** 0 is no limit. */
 function callUntil(expiresAt: number): Call {

@@ -353,9 +353,24 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   }
 
   #isBusy(): boolean {
-    if (this.mailbox.load > 0 || this.#all.some(({ isBusy }) => isBusy)) return true
-    // Each sender closes its link when it knows: before that it would take this process for one that was lost.
-    return this.isSilent && !this.isEnding && [...this.#incoming].some(({ isKnown }) => isKnown)
+    return this.mailbox.load > 0 || this.#all.some(({ isBusy }) => isBusy) || this.#unaware.length > 0
+  }
+
+  /**
+   * The links of senders that have not heard that nothing is wanted. Each closes its link when it has: before that it
+   * would take this process for one that was lost.
+   */
+  get #unaware(): IncomingLink[] {
+    if (!this.isSilent || this.isEnding) return []
+    return [...this.#incoming].filter(({ isAwaited }) => isAwaited)
+  }
+
+  /** In words, for what a leaving process waits. */
+  get work(): string {
+    const receivers = this.#all.filter(({ isBusy }) => isBusy).map(({ mailbox, id }) => `${mailbox}:${id}`)
+    const senders = this.#unaware.map(({ from: { group, id } }) => `${group}:${id}`)
+    const others = [...new Set([...receivers, ...senders])].join(', ')
+    return others === '' ? 'messages' : `messages: waiting for ${others}`
   }
 
   /** Number of messages and requests of this process that are unsettled. */

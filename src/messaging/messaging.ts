@@ -105,11 +105,20 @@ export async function serveMessages(): Promise<void> {
 
 /**
  * Takes no more messages but those for all; `hold` keeps this process alive as long as any of its own are under way.
+ * @param hold is given what says why, for whoever asks meanwhile
  * @param isDeserted nobody is served here any more: as `silenceMessages`
  */
-export function leaveMessages(hold: () => () => void, isDeserted: boolean): void {
-  mesh?.leave(hold, isDeserted)
-  for (const bridge of bridges) bridge.leave(hold, isDeserted)
+export function leaveMessages(hold: (why: () => string) => () => void, isDeserted: boolean): void {
+  mesh?.leave(() => hold(workOfMesh), isDeserted)
+  for (const bridge of bridges) bridge.leave(() => hold(workOfBridge), isDeserted)
+}
+
+function workOfMesh(): string {
+  return mesh?.work ?? ''
+}
+
+function workOfBridge(): string {
+  return 'messages'
 }
 
 /** Takes no more messages at all: the last one who was served here by a process that leaves has gone. */

@@ -37,7 +37,7 @@ const LONGEST_WORK = 100
 export class Departure {
   readonly #worker: Leaver
   readonly #role: LeaverRole
-  readonly #holds = new Set<{ readonly why: string }>()
+  readonly #holds = new Set<{ readonly why: () => string }>()
   #aborter: AbortController | null = null
   #drain: Drain | null = null
   #isToldStop = false
@@ -64,7 +64,13 @@ export class Departure {
 
   /** The departure does not end until this is released. */
   hold(why: string): Hold {
-    const token = { why: String(why).slice(0, LONGEST_WORK) }
+    const text = String(why).slice(0, LONGEST_WORK)
+    return this.holdFor(() => text)
+  }
+
+  /** Likewise, with a reason that may change meanwhile. */
+  holdFor(why: () => string): Hold {
+    const token = { why }
     this.#holds.add(token)
     const release = () => {
       if (this.#holds.delete(token)) this.look()
@@ -123,7 +129,7 @@ export class Departure {
       connections: connections.size,
       arrivals: [...arrivals].map(({ what }) => what),
       handlers: unsettled,
-      holds: [...this.#holds].map(({ why }) => why),
+      holds: [...this.#holds].map(({ why }) => why().slice(0, LONGEST_WORK)),
       unsent,
     }
   }

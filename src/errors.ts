@@ -65,7 +65,7 @@ export class PeerError extends Error {
   override readonly name = 'PeerError'
   /** ERR_PEER_LOST, ERR_QUEUE_FULL, ERR_REQUEST_TIMEOUT, ERR_NO_HANDLER, ERR_NO_RESPONDERS, ERR_CANNOT_CLONE */
   readonly code: string
-  /** Whether the other worker may have started on the message; false is certain. */
+  /** Whether the other worker, or a member of a queue that has it, may have started on it; false is certain. */
   readonly mayHaveBeenHandled: boolean
 
   constructor(code: string, message: string, mayHaveBeenHandled: boolean) {

@@ -17,6 +17,11 @@ export function lost(to: string, why: string, mayHaveBeenHandled: boolean): Peer
   return new PeerError('ERR_PEER_LOST', `${to}: ${why}; ${whether}`, mayHaveBeenHandled)
 }
 
+/** Of what others have for its queue, though it has not got through to this process. */
+export function missed(to: string, why: string): PeerError {
+  return new PeerError('ERR_PEER_LOST', `${to}: ${why}; it has not handled the message, but others may have`, true)
+}
+
 interface Failure {
   readonly name: string
   readonly message: string

@@ -127,9 +127,8 @@ export class Hub {
       const isRoom = outbox?.publish(packed, frame, message, audience) ?? this.#publishHere(audience, packed, message)
       mayGoOn &&= isRoom
     }
-    if (this.#awaited.size > 0) mayGoOn = this.#keep(subject, targets, packed, message) && mayGoOn
-    for (const outbox of this.#silent) mayGoOn = outbox.miss(packed, message) && mayGoOn
-    return mayGoOn
+    if (this.#awaited.size + this.#silent.size === 0) return mayGoOn
+    return this.#keep(subject, targets, packed, message) && mayGoOn
   }
 
   /** For the processes of which it is not known whether they subscribe to it. */
@@ -137,6 +136,7 @@ export class Hub {
     const audience = unaddressed(subject, targets)
     let mayGoOn = true
     for (const outbox of this.#awaited.keys()) mayGoOn = outbox.publish(packed, NO_BYTES, message, audience) && mayGoOn
+    for (const outbox of this.#silent) mayGoOn = outbox.miss(packed, message, audience) && mayGoOn
     return mayGoOn
   }
 
@@ -428,12 +428,12 @@ export class Hub {
   }
 
   /** Those in a process that a message is for which was published before it had said what it subscribes to. */
-  #addressed(outbox: Outbox, { subject, isForAll, served }: Unaddressed): readonly Audience[] {
+  #addressed(outbox: Outbox, { subject, isForAll, isForQueues, served }: Unaddressed): readonly Audience[] {
     const names = new Set<string>()
     for (const one of this.#tree.match(subject)) if (one.outbox === outbox) names.add(one.queue)
     const isHeard = names.delete('') && isForAll
-    const queues = served === null ? [] : [...names].filter((name) => !served.has(name))
-    for (const name of queues) served?.add(name)
+    const queues = isForQueues ? [...names].filter((name) => !served.has(name)) : []
+    for (const name of queues) served.add(name)
     return isHeard || queues.length > 0 ? audiences(subject, isHeard, queues) : []
   }
 
@@ -560,7 +560,8 @@ function toldAs(error: unknown): PeerError {
 }
 
 function unaddressed(subject: string, targets: readonly Target[]): Unaddressed {
-  return { subject, isForAll: true, queues: [], served: new Set(targets.flatMap(({ audience }) => audience.queues)) }
+  const served = new Set(targets.flatMap(({ audience }) => audience.queues))
+  return { subject, isForAll: true, queues: [], served, isForQueues: true }
 }
 
 function withHead(audience: Audience): AudienceWithHead {

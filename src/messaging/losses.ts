@@ -12,9 +12,10 @@ export const TOLD_IN_ONE_TURN = 500
 /** At least so long between two rounds of failures that are certain when a message is sent. */
 const BETWEEN_REFUSALS_MS = 20
 
-export interface LossesOwner {
-  /** Why messages that cannot be sent are refused, as of now. */
-  whyRefused(): PeerError
+/** `One` is what cannot be sent. */
+export interface LossesOwner<One extends Unsettled = Unsettled> {
+  /** Fails what could not be sent, for the reason as of now. */
+  failRefused(refused: readonly One[]): void
   /** Tells the sender, and settles the message. */
   giveBack(entry: unknown, size: number, error: PeerError): void
 }
@@ -25,17 +26,17 @@ interface Loss {
   readonly error: PeerError
 }
 
-export class Losses {
-  readonly #owner: LossesOwner
+export class Losses<One extends Unsettled = Unsettled> {
+  readonly #owner: LossesOwner<One>
   /** Messages for a worker that is gone, to be failed soon; and when the last ones were. */
-  #refused: Unsettled[] = []
+  #refused: One[] = []
   #toldAt = Number.NEGATIVE_INFINITY
   /** What is not told of yet; and how many of the first loss are. */
   readonly #lost: Loss[] = []
   #toldOfFirst = 0
   #isTelling = false
 
-  constructor(owner: LossesOwner) {
+  constructor(owner: LossesOwner<One>) {
     this.#owner = owner
   }
 
@@ -45,8 +46,8 @@ export class Losses {
   }
 
   /** Fails a message later. */
-  refuse(entry: unknown, size: number): void {
-    if (this.#refused.push({ entry, size }) > 1) return
+  refuse(one: One): void {
+    if (this.#refused.push(one) > 1) return
     const pauseMs = this.#toldAt + BETWEEN_REFUSALS_MS - now()
     if (pauseMs > 0) deadlines.after(pauseMs, failRefused, this)
     else setImmediate(failRefused, this)
@@ -55,11 +56,11 @@ export class Losses {
   /** @internal */
   failRefused(): void {
     this.#toldAt = now()
-    this.fail(this.takeRefused(), this.#owner.whyRefused())
+    this.#owner.failRefused(this.takeRefused())
   }
 
   /** What is refused is failed by the caller. */
-  takeRefused(): readonly Unsettled[] {
+  takeRefused(): readonly One[] {
     const refused = this.#refused
     this.#refused = []
     return refused
@@ -101,10 +102,10 @@ export class Losses {
   }
 }
 
-function tellInTurns(losses: Losses): void {
+function tellInTurns<One extends Unsettled>(losses: Losses<One>): void {
   losses.tellInTurns()
 }
 
-function failRefused(losses: Losses): void {
+function failRefused<One extends Unsettled>(losses: Losses<One>): void {
   losses.failRefused()
 }

@@ -7,7 +7,7 @@ import { recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import type { PeerRow } from '../process/group.ts'
 import type { Transport } from '../transport.ts'
-import { lost, refusedAs } from './failures.ts'
+import { lost, missed, refusedAs } from './failures.ts'
 import type { Terms } from './handshake.ts'
 import type { Unsettled } from './ledger.ts'
 import { Losses, type LossesOwner } from './losses.ts'
@@ -16,7 +16,7 @@ import type { Route } from './peers.ts'
 import { PendingRequest, type RequestOptions } from './pending-request.ts'
 import { Room } from './room.ts'
 import type { Audience } from './subscriptions.ts'
-import { isUnaddressed, UNINTERESTED, type Unaddressed } from './unaddressed.ts'
+import { isServed, isUnaddressed, UNINTERESTED, type Unaddressed } from './unaddressed.ts'
 import { unsubscribedError } from './undelivered.ts'
 import { isUndecided, type Waiting, Waitlist, Whom, whomOf } from './waitlist.ts'
 import { type CountedKind, checkSize, encoded, HEAD_BYTES, Kind, type Packed, pack } from './wire.ts'
@@ -55,13 +55,18 @@ export interface OutboxHost {
   interested(outbox: Outbox, change: unknown): void
 }
 
+/** What was never sent; a null audience is that of a message by name. */
+interface Unsent extends Unsettled {
+  readonly audience: Audience | null
+}
+
 /** Why a message for a process that runs is given up. */
 export const SILENT = 'has not said what it subscribes to'
 const GONE = 'this process of it is gone'
 /** Retry interval: a process that is gone refuses connections until the master has reported it. */
 const RETRY_MS = 50
 
-export class Outbox implements LinkListener, LinkOwner, LossesOwner {
+export class Outbox implements LinkListener, LinkOwner, LossesOwner<Unsent> {
   readonly mailbox: string
   readonly id: number
   /** For error messages. */
@@ -99,7 +104,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   /** Whether a link should exist even with nothing to send. */
   #isWanted = false
   #isClosed = false
-  readonly #losses = new Losses(this)
+  readonly #losses = new Losses<Unsent>(this)
   /** What is unsettled. */
   readonly #room: Room
 
@@ -192,17 +197,17 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
    * does.
    */
   publish(packed: Packed, frame: Buffer, message: unknown, audience: Audience): boolean {
-    if (!this.#room.isFree) return this.#turnAway(message)
+    if (!this.#room.isFree) return this.#turnAway(message, audience)
     const link = this.#direct()
     const whom = whomOf(audience, false)
     return this.#posted(link === null ? this.#wait(packed, message, audience, whom) : link.writeWhole(frame, message))
   }
 
   /** For a message that this process may subscribe to: it has not said so in its time. */
-  miss({ bytes }: Packed, message: unknown): boolean {
-    if (!this.#room.isFree) return this.#turnAway(message)
+  miss({ bytes }: Packed, message: unknown, audience: Unaddressed): boolean {
+    if (!this.#room.isFree) return this.#turnAway(message, audience)
     const size = bytes.length + HEAD_BYTES
-    this.#losses.refuse(message, size)
+    this.#losses.refuse({ entry: message, size, audience })
     return this.#posted(size)
   }
 
@@ -224,19 +229,17 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     return request
   }
 
-  #turnAway(message: unknown): false {
-    this.#settings.onSendFail(this.#noRoom(), message, this)
+  #turnAway(message: unknown, audience: Audience | null = null): false {
+    this.#settings.onSendFail(this.#noRoom(isServed(audience)), message, this)
     return false
   }
 
   /** The sender waits for `onDrain` from now on. */
-  #noRoom(): PeerError {
+  #noRoom(mayHaveBeenHandled = false): PeerError {
     this.#room.full()
-    return new PeerError(
-      'ERR_QUEUE_FULL',
-      `${this.name}: ${this.#room.content} are not settled; wait for onWorkerBufferDrain`,
-      false,
-    )
+    const who = mayHaveBeenHandled ? '; others may have handled the message' : ''
+    const why = `${this.#room.content} are not settled; wait for onWorkerBufferDrain${who}`
+    return new PeerError('ERR_QUEUE_FULL', `${this.name}: ${why}`, mayHaveBeenHandled)
   }
 
   /** Throws UsageError. */
@@ -271,7 +274,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     const size = packed.bytes.length + HEAD_BYTES
     if (!isUnaddressed(audience)) checkSize(this.name, packed, this.#maxSize)
     if (!this.isKnown || (this.#host.isEnding && !this.isUp)) {
-      this.#losses.refuse(entry, size)
+      this.#losses.refuse({ entry, size, audience })
       return size
     }
     const address = this.address === this.#leftAddress ? '' : this.address // one that leaves has an outbox of its own
@@ -312,8 +315,8 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
     this.#watch()
   }
 
-  whyRefused(): PeerError {
-    return lost(this.name, this.#whyGone(), false)
+  failRefused(refused: readonly Unsent[]): void {
+    this.#giveUp(refused, this.#whyGone())
   }
 
   #whyGone(): string {
@@ -324,8 +327,11 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   }
 
   /** Fails messages that were never sent. */
-  #giveUp(entries: readonly Unsettled[], why: string): void {
-    this.#losses.fail(entries, lost(this.name, why, false))
+  #giveUp(entries: readonly Unsent[], why: string): void {
+    const served = entries.filter(isHadByOthers)
+    if (served.length > 0) this.#losses.fail(served, missed(this.name, why))
+    const rest = served.length > 0 ? entries.filter((one) => !isHadByOthers(one)) : entries
+    this.#losses.fail(rest, lost(this.name, why, false))
   }
 
   giveBack(entry: unknown, size: number, error: PeerError): void {
@@ -555,7 +561,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
   #writeWaiting(link: OutgoingLink, { value, entry, size, audience, whom, address }: Waiting): void {
     const isRequest = entry instanceof PendingRequest
     if (isRequest && entry.isDone) return this.settled(size)
-    if (whom === Whom.Process && address !== link.route.address) return this.#giveUp([{ entry, size }], GONE)
+    if (whom === Whom.Process && address !== link.route.address) return this.#giveUp([{ entry, size, audience }], GONE)
     const plain = isRequest ? Kind.Request : Kind.Message
     try {
       checkSize(this.name, value, this.#maxSize)
@@ -663,6 +669,11 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner {
 
 function isForAllThere({ whom }: Waiting): boolean {
   return whom === Whom.All
+}
+
+/** Whether it must not be said of it that nobody has handled it. A request has the answers of others to tell that. */
+function isHadByOthers({ entry, audience }: Unsent): boolean {
+  return isServed(audience) && !(entry instanceof PendingRequest)
 }
 
 function giveUpLate(outbox: Outbox): void {

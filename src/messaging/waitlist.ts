@@ -117,7 +117,11 @@ function isForBoth({ whom, audience, entry }: Waiting): boolean {
 
 function partsOf(one: Waiting): readonly Waiting[] {
   const audience = one.audience as Audience
-  const forAll: Audience | Unaddressed = { ...audience, queues: [], ...(isUnaddressed(audience) && { served: null }) }
+  const forAll: Audience | Unaddressed = {
+    ...audience,
+    queues: [],
+    ...(isUnaddressed(audience) && { isForQueues: false }),
+  }
   return [
     { ...one, whom: Whom.All, audience: forAll },
     { ...one, whom: Whom.Slot, audience: { ...audience, isForAll: false } },

@@ -24,13 +24,13 @@ function flaky(): { transport: Transport; failures: number; isDown: boolean } {
 }
 
 /** Subscribed in this process, so in both meshes of a test. */
-async function subscribed(pattern: string): Promise<{ got: unknown[]; end(): void }> {
+async function subscribed(pattern: string, queue = ''): Promise<{ got: unknown[]; end(): void }> {
   const got: unknown[] = []
   const handler = (message: unknown) => {
     got.push(message)
     return 'answer'
   }
-  const subscriber: Subscriber = { pattern, queue: '', handler, isOver: false }
+  const subscriber: Subscriber = { pattern, queue, handler, isOver: false }
   await subscriptions.add(subscriber)
   return { got, end: () => void subscriptions.delete(subscriber) }
 }
@@ -223,6 +223,70 @@ test('but no longer than any message does: then each is told', async () => {
   }
   await until(() => here.failed.length === 2)
   assert.equal([got, here.failed], [[0], [1, 2].map((n) => ['ERR_PEER_LOST', false, n])])
+  leave()
+})
+
+/**
+ * `here` publishes to a queue whose member, `there:0`, takes it; `there:1` runs and cannot be reached.
+ * @param most unsettled messages
+ * @param patienceMs how long they wait
+ */
+async function besideMember(most: number, patienceMs: number) {
+  const network = flaky()
+  network.isDown = false
+  const here = new Host({ mailboxTimeoutMs: patienceMs, maxMailboxMessages: most })
+  const { mesh, close } = meshOf(here, '', network.transport)
+  const member = meshOf(new Host({ maxMailboxMessages: 100 })) // the last one made: it alone tells of subscriptions
+  mesh.use({ rows: [rowOf(member.address)], isEnding: false })
+  const { got, end } = await subscribed('jobs', 'q')
+  const publish = async (n: number) => {
+    mesh.hub.publish('jobs', n)
+    await until(() => got.at(-1) === n && mesh.outbox('there', 0).count === 0)
+  }
+  await publish(0)
+  network.isDown = true
+  mesh.use({ rows: [{ ...rowOf('nowhere'), id: 1 }], isEnding: false })
+  const leave = () => {
+    end()
+    close()
+    member.close()
+  }
+  return { here, mesh, got, publish, leave }
+}
+
+test('what the member of a queue has is never reported as not handled for a process that may not subscribe, and is full', async () => {
+  const { here, got, publish, leave } = await besideMember(2, 10_000)
+  for (const n of [1, 2, 3]) await publish(n)
+  assert.equal(here.failed, [['ERR_QUEUE_FULL', true, 3]])
+  leave() // with the rest
+  assert.equal([got, here.failed.slice(1)], [[0, 1, 2, 3], [1, 2].map((n) => ['ERR_PEER_LOST', true, n])])
+})
+
+test('nor if that does not answer in its time, or has not', async () => {
+  const { here, mesh, got, publish, leave } = await besideMember(100, 50)
+  for (const n of [1, 2]) {
+    await publish(n)
+    await until(() => here.failed.length === n)
+  }
+  mesh.hub.publish('other', 3)
+  await until(() => here.failed.length === 3)
+  const told = [1, 2].map((n) => ['ERR_PEER_LOST', true, n])
+  assert.equal(
+    [got, here.failed],
+    [
+      [0, 1, 2],
+      [...told, ['ERR_PEER_LOST', false, 3]],
+    ],
+  )
+  leave()
+})
+
+test('nor if it drains beside another one meanwhile', async () => {
+  const { here, mesh, got, publish, leave } = await besideMember(100, 100)
+  await publish(1)
+  mesh.use({ rows: [{ ...rowBeside('elsewhere', 'nowhere', 'leaving', 2), id: 1 }], isEnding: false })
+  await until(() => here.failed.length === 2)
+  assert.equal([got, here.failed], [[0, 1], new Array(2).fill(['ERR_PEER_LOST', true, 1])])
   leave()
 })
 

@@ -8,6 +8,7 @@ import { now } from '../../loop/clock.ts'
 import { deadlines } from '../../loop/deadlines.ts'
 import { nothing } from '../../nothing.ts'
 import { lost } from '../failures.ts'
+import type { Unsettled } from '../ledger.ts'
 import { Losses, type LossesOwner, TOLD_IN_ONE_TURN } from '../losses.ts'
 import { type Carrier, PendingRequest, type RequestOptions } from '../pending-request.ts'
 import { Room } from '../room.ts'
@@ -136,7 +137,7 @@ export class Post implements Carrier, LossesOwner {
     this.#room.add(letter.payload.length)
     if (letter.owner !== null) letter.owner.count++
     if (this.#room.count === 1) this.#settings.look()
-    if (this.#isClosed) this.#losses.refuse(letter, 0)
+    if (this.#isClosed) this.#losses.refuse({ entry: letter, size: 0 })
     else this.#post(letter)
     return this.#room.check()
   }
@@ -276,8 +277,8 @@ export class Post implements Carrier, LossesOwner {
   }
 
   /** Of what is sent once this has ended. */
-  whyRefused(): PeerError {
-    return new PeerError('ERR_PEER_LOST', HAS_LEFT, false)
+  failRefused(refused: readonly Unsettled[]): void {
+    this.#losses.fail(refused, new PeerError('ERR_PEER_LOST', HAS_LEFT, false))
   }
 
   /** The same reason for many, but each has its own receiver. */

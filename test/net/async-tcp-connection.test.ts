@@ -1132,13 +1132,13 @@ for (const engine of [nodeEngine, nativeEngine()].filter((one) => one !== null))
     const events = watched(client)
     let handshake: Promise<void> | null = null
     client.onConnect = () => {
-      client.connectTimeoutMs = 300 // of the handshake alone
+      client.connectTimeoutMs = 1000 // of the handshake alone
       handshake = client.startTls()
     }
     client.connect()
     await until(() => (server.sockets[0]?.bytesRead ?? 0) > 0) // hands are being shaken
     setTimeout(() => client.destroy(), 1) // the time-out is due later, so that it comes second in the turn of both
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300) // both are due when the loop goes on
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000) // both are due when the loop goes on
     await rejects(within(5_000, handshake as unknown as Promise<void>), 'ERR_CONNECTION_CLOSED')
     for (let turn = 0; turn < 10; turn++) await nextTurn()
     assert.equal(events, ['close'])

@@ -65,7 +65,7 @@ test('an app that cannot resolve the package is told what to do', async () => {
       assert.is(stdout, '')
       assert.match(
         stderr,
-        /Cannot find (package|module) 'millrace'(.|\n)*\nnpm install millrace, or npm link millrace\n/,
+        /Cannot find (package|module) 'millrace'(.|\n)*\n(.* {4}\| )?npm install millrace, or npm link millrace\n/,
       )
       assert.not.match(stderr, /^ +at /m)
     }

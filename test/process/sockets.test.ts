@@ -227,11 +227,11 @@ if (process.geteuid?.() === 0) {
           const victim = join(roots, 'app.sock')
           if (what === 'file') writeFileSync(victim, 'secret', { mode: 0o600 })
           else await bind(sockets, victim, 0)
+          const [[{ fd }, entry]] = sockets.list() as [ReturnType<Sockets['list']>[0]]
           renameSync(dirname(path), `${dirname(path)}.old`)
           symlinkSync(roots, dirname(path)) // as Alice can do
           const next = new Sockets()
           next.own()
-          const [[{ fd }, entry]] = sockets.list() as [ReturnType<Sockets['list']>[0]]
           // As if that had come between bind and the look at what was bound.
           const copy = (sys as Sys).duplicate(fd).release()
           next.tryToGive(user(BOB), next.inherit({ ...entry, fd: copy, file: fileId(victim) }))

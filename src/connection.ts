@@ -1265,9 +1265,12 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#syncReading()
   }
 
-  /** Holds messages back, from outside. Once its codec has said its last, none come: only the peer's goodbye does. */
+  /**
+   * Holds messages back, from outside. Once its codec has said its last, none come: only the peer's goodbye does. What
+   * is held back after that goodbye is of a client's next life.
+   */
   #hold(why: Stop): void {
-    if (!this.#is(Bit.InLastWord)) this.#stop(why)
+    if (!this.#is(Bit.InLastWord) || this.#state === State.Closed) this.#stop(why)
   }
 
   #start(why: Stop): void {

@@ -8,7 +8,7 @@ import net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import WebSocket from 'ws'
-import { kHold } from '../../src/connection/symbols.ts'
+import { kHold, kRelease } from '../../src/connection/symbols.ts'
 import { withResolvers } from '../../src/deferred.ts'
 import { type AnyConnection, AsyncTcpConnection, Worker, websocket } from '../../src/index.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
@@ -17,7 +17,7 @@ import { nothing } from '../../src/nothing.ts'
 import { frame } from '../fixtures/websocket.ts'
 import { caseTest } from '../support/length.ts'
 import { withServer } from '../support/tcp.ts'
-import { until, within } from '../support/until.ts'
+import { nextTurn, until, within } from '../support/until.ts'
 
 const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11' // RFC 6455 section 1.3
 
@@ -110,6 +110,36 @@ for (const engine of [nodeEngine, nativeEngine()])
           const [code] = (await within(5000, once(client, 'close'))) as [number]
           await until(() => connections[0]?.getStatus(false) === 'CLOSED')
           assert.equal([code, connections[0]?.closeReason, connections[0]?.closeCode], [1000, 'closed', 1000])
+        })
+      },
+    )
+
+for (const engine of [nodeEngine, nativeEngine()])
+  for (const [what, hold] of Object.entries(HOLDS))
+    caseTest(engine === nodeEngine && what === 'pauseRecv()')(
+      `${engine?.name}: after a goodbye ${what} in onClose holds back messages of the client's next life`,
+      async () => {
+        const onWebSocketConnected = (connection: AnyConnection) => connection.send('welcome')
+        const callbacks = { onWebSocketConnected } as object
+        await withServer(engine ?? nodeEngine, websocket(), callbacks, async ({ endpoint, connections }) => {
+          const heard: unknown[] = []
+          const client = new AsyncTcpConnection(`ws://${endpoint}`, { protocol: websocket() })
+          client.onMessage = () => client.close()
+          client.onClose = () => {
+            client.onClose = null
+            client.onMessage = (_client, message) => void heard.push(message)
+            hold(client as AnyConnection)
+            client.reconnect(0)
+          }
+          client.onConnect = () => void client.send('kept') // so its handshake is done under pauseRecv(), too
+          client.connect()
+          await until(() => connections.length === 2 && client.bufferIsEmpty())
+          for (let turn = 0; turn < 10; turn++) await nextTurn() // the welcome would have been received by now
+          assert.equal(heard, [])
+          client.resumeRecv()
+          client[kRelease]()
+          await until(() => heard.length === 1)
+          client.destroy()
         })
       },
     )

@@ -288,7 +288,7 @@ export const REASONS: Readonly<Record<number, string>> = {
   426: 'Upgrade Required',
   428: 'Precondition Required',
   429: 'Too Many Requests',
-  431: 'Request Header HeaderFields Too Large',
+  431: 'Request Header Fields Too Large',
   451: 'Unavailable For Legal Reasons',
   500: 'Internal Server Error',
   501: 'Not Implemented',

@@ -1,11 +1,12 @@
 // Answers that are prepared before they leave, that are refused, that belong to another request, and what their Connection says.
 
 import { createReadStream } from 'node:fs'
+import { STATUS_CODES } from 'node:http'
 import { Readable } from 'node:stream'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Request } from '../../../protocols/http/request.ts'
-import { Chunk, Response } from '../../../protocols/http/response.ts'
+import { Chunk, REASONS, Response } from '../../../protocols/http/response.ts'
 import type { HttpSettings, Session, UploadForm } from '../../../protocols/http/settings.ts'
 import type { AnyConnection, Connection } from '../../../src/connection.ts'
 import { codeOf } from '../../../src/errors.ts'
@@ -41,6 +42,15 @@ const sessions = {
     return 'sid=x'
   },
 }
+
+test('the reason of a status is that of RFC 9110, whose names of two are newer than those of Node', () => {
+  const names: Record<string, string | undefined> = {
+    ...STATUS_CODES,
+    413: 'Content Too Large',
+    422: 'Unprocessable Content',
+  }
+  for (const [status, reason] of Object.entries(REASONS)) assert.is(reason, names[status])
+})
 
 test('pieces that are sent while an open answer is prepared follow its head, in their order', async () => {
   const server = serve(

@@ -1643,6 +1643,13 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     else this.#awaitFlush()
   }
 
+  /** A fault that waits for handlers is told now: the codec waits for them no longer. */
+  #endByCodec(): void {
+    const failure = this.#rare?.failure ?? null
+    if (failure !== null && this.#state === State.Established) this.#breakOff(failure)
+    else this.#end()
+  }
+
   #drop(): void {
     if (this.#state === State.Closed) return
     if (this.#mustReset) this.#socket.reset()
@@ -1901,7 +1908,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     end(code = 0, reason?: CloseReason): void {
       if (!this.#isCurrent()) return
       this.#connection.#note(code, reason)
-      this.#connection.#end()
+      this.#connection.#endByCodec()
     }
 
     close(code = 0, reason?: CloseReason): void {

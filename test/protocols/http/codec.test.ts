@@ -308,8 +308,11 @@ test('behind a malformed head the connection ends after 5 s, whatever a handler 
     assert.match(shown(server.written()), /early.*HTTP\/1\.1 400 /)
     server.advance(4998)
     assert.is(server.socket.hasEnded, false, String(reads))
+    assert.equal(server.errors, [])
     server.advance(1000)
     assert.is(server.socket.hasEnded, true, String(reads))
+    // The handler has not settled, but nothing else would tell of the fault.
+    assert.equal([server.errors.map(({ code }) => code), server.connection.closeReason], [[3], 'protocol'])
   }
 })
 

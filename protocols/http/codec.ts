@@ -612,8 +612,9 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#leave()
   }
 
-  /** FIN arrived in the middle of a body. */
+  /** FIN arrived in the middle of a body. A client that has its answer need not send the rest. */
   #cutBody(): void {
+    if (this.#incoming?.isDiscarded === true) return this.#leave()
     this.#incoming?.sink.fail(gone())
     this.#incoming = null
     this.#refuse(400, 'the body ends before its end')

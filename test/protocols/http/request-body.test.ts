@@ -333,6 +333,21 @@ test('a body without an end is discarded for 30 s, or 5 s if the worker leaves, 
   }
 })
 
+test('a client that gives up a body whose answer is complete is at no fault, and has that answer', async () => {
+  for (const size of [10, 150_000]) {
+    const server = serve((connection) => connection.send('B'.repeat(600_000)))
+    server.hold()
+    server.receive(Buffer.concat([wire(CHUNKED), chunks(10)]))
+    server.receive(chunks(size))
+    server.end()
+    server.drain()
+    const answer = await writtenBy(server, (all) => all.endsWith('B'.repeat(100)))
+    assert.is(answer.split('¶¶')[1]?.length, 600_000)
+    await until(() => server.connection.getStatus(false) === 'CLOSED')
+    assert.equal([server.errors, server.connection.closeReason], [[], 'closed'])
+  }
+})
+
 test('who takes the rest of a body slowly after its answer, or is still at work, is no such reader', async () => {
   const slow = abandoned()
   await fill(slow.server)

@@ -1,7 +1,7 @@
 // A streamed answer at the end that produces it; reply-stream.ts is the other end. It sends no more items than the
 // reader has room for.
 
-import type { Readable } from 'node:stream'
+import { type Duplex, Transform } from 'node:stream'
 import { stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { nothing } from '../nothing.ts'
@@ -18,7 +18,7 @@ export interface ItemSink {
 }
 
 /** What a handler may answer with: a Readable, a generator, any async iterable. */
-type Items = AsyncIterable<unknown> & Partial<Pick<Readable, 'on' | 'destroy' | 'readableFlowing'>>
+type Items = AsyncIterable<unknown> & Partial<Pick<Duplex, 'on' | 'destroy' | 'readableFlowing' | 'writableFinished'>>
 
 const failures = new LimitedLog()
 
@@ -98,16 +98,20 @@ export function isStream(value: unknown): value is AsyncIterable<unknown> {
 }
 
 /**
- * What a handler has returned that nobody has asked: a stream is ended, unless somebody reads it already. Then it is no
- * answer, but what `socket.pause()` returns, say.
+ * What a handler has returned that nobody has asked: a stream is ended, unless it is in use. Then it is no answer, but
+ * what `socket.pause()` or `socket.end()` returns, say.
  */
 export function leaveUnasked(result: unknown): void {
-  if (isStream(result) && !isRead(result)) leaveUnread(result)
+  if (isStream(result) && !isInUse(result)) leaveUnread(result)
 }
 
-/** Of a Readable it is null before anybody has read, paused or piped it. */
-function isRead({ readableFlowing = null }: Items): boolean {
-  return readableFlowing !== null
+/**
+ * Whether somebody reads it, or may write to it what others read. Of a Readable `readableFlowing` is null before
+ * anybody has read, paused or piped it.
+ */
+function isInUse(items: Items): boolean {
+  const { readableFlowing = null, writableFinished = true } = items
+  return readableFlowing !== null || (!writableFinished && !(items instanceof Transform))
 }
 
 /** Ends a stream that nobody will read, without waiting for it. What it fails with is nobody's any more. */

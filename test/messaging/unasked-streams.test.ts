@@ -1,6 +1,7 @@
 // A handler that answers with a stream when nobody has asked: the stream is ended, and what it fails with ends nothing.
 
-import { Readable } from 'node:stream'
+import net from 'node:net'
+import { PassThrough, pipeline, Readable } from 'node:stream'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Subscriber, subscriptions } from '../../src/messaging/subscriptions.ts'
@@ -63,6 +64,37 @@ test('a stream that somebody reads already is not: a handler may return what `st
   await until(() => results.length === 0 && here.mesh.unsettled === 0)
   for (const { close } of [here, there]) close()
   assert.equal([flowing.destroyed, paused.destroyed], [false, false])
+})
+
+test('nor is a socket that is written to: a handler may return what `socket.end()` or `socket.setNoDelay()` does', async () => {
+  const host = new Host()
+  const there = meshOf(host)
+  const here = meshOf(new Host(), there.address)
+  const accepted: net.Socket[] = []
+  const server = net.createServer({ pauseOnConnect: true }, (socket) => accepted.push(socket))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as net.AddressInfo
+  const [ended, open] = [net.connect(port, '127.0.0.1'), net.connect(port, '127.0.0.1')]
+  const results = [ended.end(Buffer.alloc(8_000_000)), open.setNoDelay()]
+  host.onMessage = () => results.shift()
+  await until(() => accepted.length === 2)
+  for (const n of [1, 2]) here.mesh.outbox('there', 0).send(n)
+  await until(() => results.length === 0 && here.mesh.unsettled === 0)
+  const destroyed = [ended, open].map((socket) => socket.destroyed)
+  for (const socket of [ended, open, ...accepted]) socket.destroy()
+  for (const end of [here, there, server]) end.close()
+  assert.equal(destroyed, [false, false])
+})
+
+test('one that transforms another is ended, and the other with it', async () => {
+  const host = new Host()
+  const there = meshOf(host)
+  const here = meshOf(new Host(), there.address)
+  const [source, result] = [new Readable({ read: nothing }), new PassThrough()]
+  host.onMessage = () => pipeline(source, result, nothing)
+  here.mesh.outbox('there', 0).send(1)
+  await until(() => source.closed && result.closed)
+  for (const { close } of [here, there]) close()
 })
 
 test.run()

@@ -63,7 +63,6 @@ export class NatsLink {
   /** Whether the present connection is the first one tried, or has been there for a while. */
   #isSettled = false
   #hasFailed = false
-  /** Callbacks to call at the next connection. */
   /** While there is no connection: for the next one, and for what `ready` waits for then. */
   #up: Deferred<void> | null = null
   #ready: Promise<void> | null = null

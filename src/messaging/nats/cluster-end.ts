@@ -358,10 +358,11 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     const host = this.#host
     if (host === null) return
     this.#isServing = true
+    const before = this.#listening.size
     for (const subscriber of this.#subscribers.keys()) this.#subscribers.set(subscriber, this.#hear(subscriber))
     if (host.workerHandler !== null) this.#hearByName(host)
     for (const { answers, message } of this.#early.splice(0)) this.#mailbox?.take(answers, 0, message, answers.call)
-    if (this.#listening.size === 0) return
+    if (this.#listening.size === before) return // what answers this process finds it: NATS reads a connection in order
     const patience = new Promise<void>((resolve) => deadlines.after(PATIENCE_MS, resolve))
     await Promise.race([this.#link.ready(), this.#link.failed, patience])
   }

@@ -622,6 +622,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner<Unsent> {
     this.#older.delete(link)
     if (link === this.#link) {
       this.#link = null
+      if (link.terms !== null && this.#host.isEnding) this.#leftAddress = link.route.address // the master may be gone, too
       this.#retry()
       if (link.terms === null) this.#host.unreachable(this)
       else {

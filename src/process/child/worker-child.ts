@@ -108,7 +108,7 @@ class WorkerLife {
     registry().requestStop = (code) => this.leaveGracefully(code)
     registry().requestSocket = (wanted) => this.#request((request) => channel.send({ type: 'listen', request, wanted }))
     receiveSockets((request, endpoint, handle) => this.#takeSocket(request, { endpoint, handle }))
-    channel.onClose = () => this.leaveSoon(WorkerExit.Ended) // the master has gone
+    channel.onClose = () => this.#orphaned()
     channel.onMessage = (message) => this.#receive(message)
   }
 
@@ -126,6 +126,12 @@ class WorkerLife {
     this.#channel.send({ type: 'ready', memory: residentBytes() ?? 0 })
     setImmediate(prepareForLoad) // nothing waits for that now
     setInterval(() => this.#report(), HEARTBEAT_MS).unref()
+  }
+
+  /** The master has gone: the other workers leave, too, and nobody follows them. */
+  #orphaned(): void {
+    this.#hear({ rows: [], isEnding: true })
+    this.leaveSoon(WorkerExit.Ended)
   }
 
   leaveSoon(exitCode: number): void {

@@ -100,7 +100,7 @@ export class IncomingLink implements SocketEvents, Answers {
   /** Where the other end is reached; empty if it has not said so. */
   address = ''
   #state = State.AwaitHello
-  #isDeaf = false
+  #isHung = false
   #terms: Terms | null = null
   /** Number of the next message. */
   #next = 0
@@ -152,12 +152,12 @@ export class IncomingLink implements SocketEvents, Answers {
   silence(): void {
     if (!this.isKnown) return
     this.#empty(Kind.Silence)
-    this.#timer = deadlines.after(HUNG_AFTER_MS, isDeaf, this)
+    this.#timer = deadlines.after(HUNG_AFTER_MS, hangs, this)
   }
 
-  /** @internal */
-  isDeaf(): void {
-    this.#isDeaf = true
+  /** @internal The other end has not heard it in its time. */
+  hangs(): void {
+    this.#isHung = true
     this.#host.look()
   }
 
@@ -166,7 +166,7 @@ export class IncomingLink implements SocketEvents, Answers {
    * the connection, so it loses nothing by it but what it has sent here since it last read: it is told.
    */
   get isAwaited(): boolean {
-    return this.isKnown && !this.#isDeaf
+    return this.isKnown && !this.#isHung
   }
 
   /** Announces a change of this process's subscriptions. Resolves when the other end knows, or is gone. */
@@ -488,8 +488,8 @@ const UNREADABLE = Symbol('unreadable')
 const { nextTick } = process
 const refusals = new LimitedLog()
 
-function isDeaf(link: IncomingLink): void {
-  link.isDeaf()
+function hangs(link: IncomingLink): void {
+  link.hangs()
 }
 
 /** 0 is no limit. */

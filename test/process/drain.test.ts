@@ -131,10 +131,13 @@ const HOLDS = `
     connection.send(line + ' ' + process.pid)
   }`
 
-/** The pid of the process that serves, once it has for so long that it may leave without being taken for a failure. */
-function lasting(box: Sandbox): Promise<number> {
+/**
+ * The pid of the process that serves, once it has for so long that it may leave without being taken for a failure; not
+ * one of those that have been told to leave.
+ */
+function lasting(box: Sandbox, told: readonly number[] = []): Promise<number> {
   return until(async () => {
-    const found = workersOf(await box.status()).find(({ state }) => state === 'ready')
+    const found = workersOf(await box.status()).find(({ state, pid }) => state === 'ready' && !told.includes(pid))
     return found !== undefined && found.uptimeMs > 1500 && found.pid
   }, 20_000)
 }
@@ -144,7 +147,7 @@ test('a worker that leaves by itself has a successor, too, while earlier ones of
     const port = portOf(await box.start(box.file('app.js', echo(1, HOLDS))))
     const left: number[] = []
     for (let turn = 0; turn < 2; turn++) {
-      const pid = await lasting(box)
+      const pid = await lasting(box, left)
       assert.is(await ask(port, 'hold'), `hold ${pid}`)
       process.kill(pid, 'SIGQUIT')
       left.push(pid)
@@ -156,6 +159,25 @@ test('a worker that leaves by itself has a successor, too, while earlier ones of
     assert.equal(draining.sort(), left.sort())
     const [, pid] = (await ask(port, 'x')).split(' ')
     assert.not(left.includes(Number(pid)))
+    await box.stop()
+  })
+})
+
+longTest('a successor has what workers of its group have sent that leave by themselves at the same time', async () => {
+  await inSandbox(async (box) => {
+    const more = `
+      worker.drainTimeoutMs = 20_000
+      worker.onSendFail = (error, message) => Worker.log('told ' + message + ': ' + error.message)
+      worker.onWorkerMessage = (from, message) => Worker.log('handled ' + message)
+      worker.onWorkerStop = () => worker.worker(1).send('it of ' + worker.id)`
+    const status = await box.start(box.file('app.js', echo(2, more)))
+    await lasting(box)
+    for (const { pid } of workersOf(status)) process.kill(pid, 'SIGQUIT')
+    const seen = await until(() => {
+      const some = box.log().match(/(handled|told) it of \d/g) ?? []
+      return some.length === 2 && some
+    })
+    assert.equal(seen.sort(), ['handled it of 0', 'handled it of 1'])
     await box.stop()
   })
 })

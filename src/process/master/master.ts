@@ -368,6 +368,7 @@ export class Master
    * when stopping.
    */
   reconcile(): void {
+    this.#replaceLeaving() // first, so that all hear at once that others follow
     this.#tellPeers() // before any process is told to leave, so that all know that none returns
     for (const group of this.groups) for (const slot of group.slots) this.#settle(group, slot)
     this.#sharePorts()
@@ -382,9 +383,14 @@ export class Master
 
   #settle(group: GroupState, slot: Slot): void {
     if (this.#stopping !== null) for (const handle of slot.processes) handle.stop(this.#stopWindowMs(group))
-    else if (!group.isStopped) {
-      this.#crashes.replaceLeaving(group, slot)
-      if (slot.isVacant) this.#fill(group, slot)
+    else if (slot.isVacant && !group.isStopped) this.#fill(group, slot)
+  }
+
+  #replaceLeaving(): void {
+    if (this.#stopping !== null) return
+    for (const group of this.groups) {
+      if (group.isStopped) continue
+      for (const slot of group.slots) this.#crashes.replaceLeaving(group, slot)
     }
   }
 

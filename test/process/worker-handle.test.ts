@@ -149,7 +149,7 @@ test('one that leaves by itself does not serve from then on, and has not retired
   const { handle, process: child, says, told } = fake()
   const heard: string[] = []
   handle.onMove = (state) => heard.push(state)
-  handle.onLeaving = () => heard.push(`leaves with ${handle.leavesWith}`)
+  handle.onLeaving = () => heard.push(`leaves with ${handle.announcedExitCode}`)
   void handle.retired.then(() => heard.push('retired'))
   says(ready)
   says({ type: 'leaving', exitCode: 0, timeoutMs: 30_000 })

@@ -51,7 +51,7 @@ export class CrashPolicy {
    */
   replaceLeaving(group: GroupState, slot: Slot): void {
     const { current: handle, next, leaving } = slot
-    if (handle === null || handle.leavesWith === null || !this.#master.isUp) return
+    if (handle === null || handle.announcedExitCode === null || !this.#master.isUp) return
     const isFree = next === null && !slot.isHeld && leaving.size < MOST_LEAVING
     if (!isFree || isStopFirst(slot, group.blueprint)) return
     const name = `worker ${group.name}:${slot.id}`
@@ -59,7 +59,7 @@ export class CrashPolicy {
     const waitMs = isWell ? 0 : slot.backoff.next(handle.servedMs)
     leaving.add(handle)
     slot.current = null
-    const how = handle.isFailing ? ` with exit code ${handle.leavesWith}` : ''
+    const how = handle.isFailing ? ` with exit code ${handle.announcedExitCode}` : ''
     log(`${name} pid ${handle.pid}: leaves by itself${how}, ${another(waitMs)}`)
     if (!isWell) this.#tellCrashLoop(name, group, slot)
     this.#wait(group, slot, waitMs)

@@ -125,7 +125,7 @@ export class WorkerHandle {
   /** A reload has brought new code to others, and was given up before it came to this process. */
   isOutdated = false
   /** The exit code with which it leaves on its own, having served; null if it does not. */
-  leavesWith: number | null = null
+  announcedExitCode: number | null = null
   /** It is at its connection limit and accepts no more. */
   isFull = false
   /** Its resident set, in bytes, when it became ready; 0 if unknown. */
@@ -209,7 +209,7 @@ export class WorkerHandle {
 
   /** It leaves on its own, with the exit code of a failure. */
   get isFailing(): boolean {
-    return this.leavesWith !== null && this.leavesWith !== WorkerExit.Ended
+    return this.announcedExitCode !== null && this.announcedExitCode !== WorkerExit.Ended
   }
 
   /** Time until it must be gone, ms; Infinity before it is told to leave. */
@@ -385,7 +385,7 @@ export class WorkerHandle {
     if (this.state === 'starting' || now() + timeoutMs >= this.#deadlineAt) return
     this.#toBeGone(Math.min(timeoutMs, LONGEST_TIMEOUT_MS))
     if (!isServing) return
-    this.leavesWith = exitCode
+    this.announcedExitCode = exitCode
     this.onLeaving?.()
   }
 

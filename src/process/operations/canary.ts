@@ -113,7 +113,7 @@ export class Canary {
       const { word, reason } = await handle.gone
       return `it has ended: ${word}${reason && `\n${reason}`}`
     }
-    if (handle.leavesWith !== null) return 'it leaves by itself'
+    if (handle.announcedExitCode !== null) return 'it leaves by itself'
     if (handle.silentMs > HUNG_AFTER_MS) return `its event loop has not turned for ${inSeconds(handle.silentMs)}`
     return this.report.canary.errors >= MANY_ERRORS ? this.judge() : ''
   }

@@ -245,7 +245,7 @@ export class Turnover {
     const receipt = canaryOf(slot) ?? (await this.start(group, slot, blueprint, 'replaced'))
     const next = slot.next as WorkerHandle
     const old = slot.current
-    if (next.leavesWith !== null) this.#lost ??= leavesAlready(receipt, next) // nobody would serve here
+    if (next.announcedExitCode !== null) this.#lost ??= leavesAlready(receipt, next) // nobody would serve here
     if (this.#lost !== null) this.takeBack(group, slot, next, receipt)
     this.checkStarted()
     slot.canary = null
@@ -428,7 +428,7 @@ function drainNote(exit: WorkerExitInfo, old: WorkerHandle): string {
   return exit.exitCode === WorkerExit.Ended ? unfinished : exit.word
 }
 
-/** Resolves when earlier replaced processes have gone, so that no slot has more than two. */
+/** Resolves when those that leave now have gone. Not those that begin meanwhile: there may always be another. */
 async function left({ leaving }: Slot): Promise<void> {
   await Promise.all([...leaving].map(({ gone }) => gone))
 }

@@ -51,9 +51,9 @@ export type MasterCall = { readonly name: 'onMasterReload' | 'onMasterStop' } | 
 interface WorkerExitCall {
   readonly name: 'onWorkerExit'
   readonly group: GroupKey
-  /** Its slot. */
-  readonly id: number
-  readonly incarnation: number
+  /** Its slot; a master of an earlier version, whose place an upgrade takes, says neither. */
+  readonly id?: number
+  readonly incarnation?: number
   /** As wait(2) returns it: a signal's number, or 256 times an exit code. */
   readonly status: number
   readonly pid: number

@@ -6,10 +6,11 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { MasterCallbacks } from '../../src/process/master/callbacks.ts'
+import type { MasterCall } from '../../src/process/messages.ts'
 import { ownProgram } from '../../src/process/spawn.ts'
 import { longTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
-import { ask, echo, HANGS, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
+import { ask, echo, HANGS, inSandbox, portOf, type Sandbox, startFile, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
 /** `note(text)` in the module writes a line with the pid of its process. */
@@ -21,6 +22,20 @@ function notes(box: Sandbox, more: string): { module: string; lines(): string[] 
   const lines = () => (existsSync(path) ? readFileSync(path, 'utf8').trimEnd().split('\n') : [])
   return { module: box.file('app.js', echo(2, `${note}\n${more}`)), lines }
 }
+
+/** As the master of a server has them. */
+function callbacksOf(module: string): MasterCallbacks {
+  const settings = { argv: [], user: '', group: '', engine: undefined }
+  const code = () => ({ program: { ...ownProgram(), startFile }, modules: [module] })
+  return new MasterCallbacks(
+    settings,
+    code,
+    () => null,
+    () => undefined,
+  )
+}
+
+const ECHO = { name: 'echo', listen: 'text://127.0.0.1:0', nth: 0 }
 
 const ALL = `
   Worker.onMasterReload = () => note('reload')
@@ -136,24 +151,32 @@ test('a callback that is no function is refused', async () => {
   })
 })
 
+longTest(
+  'a master of an earlier version, which does not say which worker has ended, calls with an id all the same',
+  async () => {
+    await inSandbox(async (box) => {
+      const { module, lines } = notes(box, ALL)
+      const callbacks = callbacksOf(module)
+      callbacks.declare(['onWorkerExit'])
+      const call = { name: 'onWorkerExit', group: ECHO, status: 9, pid: 7 }
+      await within(20_000, callbacks.call(call as unknown as MasterCall))
+      assert.match(lines()[0] ?? '', /^exit echo 9 7 as 0 0 /)
+      await callbacks.settled()
+    })
+  },
+)
+
 test('a reload waits for its own callback, not for exits that never cease', async () => {
   await inSandbox(async (box) => {
     const begun = join(box.directory, 'begun')
     const code = `import { appendFileSync } from 'node:fs'\nappendFileSync(${JSON.stringify(begun)}, '.')`
     const module = box.file('app.mjs', code) // it is about when they are called
-    const settings = { argv: [], user: '', group: '', engine: undefined }
-    const callbacks = new MasterCallbacks(
-      settings,
-      () => ({ program: ownProgram(), modules: [module] }),
-      () => null,
-      () => undefined,
-    )
+    const callbacks = callbacksOf(module)
     callbacks.declare(['onWorkerExit', 'onMasterReload'])
-    const key = { name: 'echo', listen: 'text://127.0.0.1:0', nth: 0 }
     let isOver = false
     const crashes = (async () => {
       while (!isOver) {
-        void callbacks.call({ name: 'onWorkerExit', group: key, id: 0, incarnation: 1, status: 0, pid: 1 })
+        void callbacks.call({ name: 'onWorkerExit', group: ECHO, id: 0, incarnation: 1, status: 0, pid: 1 })
         await new Promise((resolve) => setTimeout(resolve, 20))
       }
     })()

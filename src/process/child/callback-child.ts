@@ -22,8 +22,8 @@ async function call(one: MasterCall, groups: readonly Group[]): Promise<void> {
     }
     const group = groups[keysOf(groups.map((each) => each.describe())).findIndex((key) => isSameKey(key, one.group))]
     if (group === undefined) return // the code on disk no longer has such a group
-    group.id = one.id
-    group.incarnation = one.incarnation
+    group.id = one.id ?? 0
+    group.incarnation = one.incarnation ?? 0
     await callback?.(group, one.status, one.pid)
   } catch (error) {
     log(`${one.name}: ${stackOf(error)}`)

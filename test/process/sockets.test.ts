@@ -224,6 +224,7 @@ if (process.geteuid?.() === 0) {
           mkdirSync(dirname(path))
           chownSync(dirname(path), ALICE, ALICE)
           await bind(sockets, path, ALICE)
+          const [[{ fd }, entry]] = sockets.list() as [ReturnType<Sockets['list']>[0]]
           const victim = join(roots, 'app.sock')
           if (what === 'file') writeFileSync(victim, 'secret', { mode: 0o600 })
           else await bind(sockets, victim, 0)

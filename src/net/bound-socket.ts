@@ -268,12 +268,27 @@ function isSocket(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false })?.isSocket() ?? false
 }
 
-/** Device, inode and, since inodes are reused at once, birth time; empty when there is no such file. */
+/**
+ * Device, inode and, since inodes are reused at once, birth time where that can be seen; empty when there is no such
+ * file.
+ */
 export function fileId(path: string): string {
   const stat = lstatSync(path, { throwIfNoEntry: false, bigint: true })
   return stat === undefined ? '' : fileIdOf(stat)
 }
 
-export function fileIdOf({ dev, ino, birthtimeNs }: BigIntStats): string {
-  return `${dev}:${ino}:${birthtimeNs}`
+/** @param isBirthSeen see `seesBirth` */
+export function fileIdOf({ dev, ino, birthtimeNs }: BigIntStats, isBirthSeen = seesBirth()): string {
+  return `${dev}:${ino}:${isBirthSeen ? birthtimeNs : 0}`
+}
+
+let isSeen: boolean | null = null
+
+/**
+ * Whether the birth time is one. Where statx(2) is forbidden (by the seccomp filter of Docker before 18.04), libuv takes
+ * the time of the last change for it, which chmod and rename move. Files in /proc have none: there it shows.
+ */
+function seesBirth(): boolean {
+  isSeen ??= !lstatSync('/proc/self', { throwIfNoEntry: false, bigint: true })?.birthtimeNs
+  return isSeen
 }

@@ -5,6 +5,7 @@ import {
   chmodSync,
   existsSync,
   linkSync,
+  lstatSync,
   mkdirSync,
   readFileSync,
   renameSync,
@@ -21,7 +22,14 @@ import { text } from '../../protocols/text.ts'
 import { addon } from '../../src/addon.ts'
 import { SystemError } from '../../src/errors.ts'
 import { parseAddress } from '../../src/net/address.ts'
-import { type BoundSocket, bindShared, bindSocket, fileId, removeStaleSocket } from '../../src/net/bound-socket.ts'
+import {
+  type BoundSocket,
+  bindShared,
+  bindSocket,
+  fileId,
+  fileIdOf,
+  removeStaleSocket,
+} from '../../src/net/bound-socket.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { Worker } from '../../src/worker.ts'
@@ -216,6 +224,16 @@ test('a stale Unix socket is replaced', async () => {
     const before = fileId(path)
     assert.is.not(before, '')
     await withBound(`unix://${path}`, () => assert.is.not(fileId(path), before))
+  })
+})
+
+test('where libuv takes the last change for the birth, a file is still the same after it', async () => {
+  await withPath((path) => {
+    writeFileSync(path, '')
+    const found = lstatSync(path, { bigint: true })
+    const changed = { ...found, birthtimeNs: found.birthtimeNs + 1n } as typeof found
+    assert.is(fileIdOf(changed, false), fileIdOf(found, false))
+    assert.is.not(fileIdOf(changed, true), fileIdOf(found, true))
   })
 })
 

@@ -354,7 +354,8 @@ class NodeSocket implements Socket {
   #join(): void {
     const pieces = this.#pending.slice(this.#joined)
     const size = pieces.reduce((sum, piece) => sum + Buffer.byteLength(piece), 0)
-    if (size < JOIN_AT * SMALL_BYTES) {
+    const isWhole = pieces.every(({ length }) => length > 0) // else a user has detached some: `flush` finds that
+    if (size < JOIN_AT * SMALL_BYTES && isWhole) {
       this.#pending.length = this.#joined
       this.#pending.push(joined(pieces, size))
     }

@@ -1000,6 +1000,24 @@ for (const transport of transports) {
     })
   })
 
+  it('who detaches what waits for a peer learns of it from onError, not from a later send()', async () => {
+    const settings = { maxSendBufferSize: 64 * MIB, onError: () => undefined }
+    await withServer(transport, text, settings, async ({ connect, connections, worker }) => {
+      const client = await connect()
+      client.socket.pause()
+      const connection = await until(() => connections[0])
+      connection.send(new Uint8Array(16 * MIB), true)
+      const bytes = new Uint8Array(20)
+      for (let count = 0; count < 6000; count++) {
+        connection.send(count === 3000 ? bytes : 'x', true)
+        if (count === 3000) structuredClone(bytes.buffer, { transfer: [bytes.buffer] })
+      }
+      connection.close()
+      client.socket.resume()
+      await until(() => worker.counters.closed === 1)
+    })
+  })
+
   // node:net destroys a Unix stream at the first write that fails, with what it has received.
   for (const place of transport === nodeEngine ? ['tcp'] : ['tcp', 'unix']) {
     it(`what a peer on ${place} has said before it went is heard, also by who writes to it first`, async () => {

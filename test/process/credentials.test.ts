@@ -257,6 +257,21 @@ if (isRoot) {
     })
   })
 
+  test('restart stops nothing where the user may not make a Unix socket, and root makes none to see that', async () => {
+    await inSandbox(async (box) => {
+      chmodSync(box.directory, 0o755)
+      const before = await box.start(box.file('app.js', echo(1)))
+      const theirs = join(box.directory, 'theirs')
+      mkdirSync(theirs, { mode: 0o755 })
+      chownSync(theirs, DAEMON, DAEMON)
+      const code = echo(1, `worker.user = 'nobody'`, `unix://${theirs}/app.sock`)
+      const { stderr } = await box.command('restart', '-d', box.file('app.js', code))
+      assert.match(stderr, /EACCES.*'nobody' may not make it/)
+      assert.is((await box.status()).pid, before.pid)
+      await box.stop()
+    })
+  })
+
   for (const isCode of [false, true])
     caseTest(!isCode)(
       `files of root in a folder of somebody else are named once${isCode ? ', but not if the code is there, too' : ''}`,

@@ -64,7 +64,7 @@ async function bindAll(
     for (const declaration of groups) {
       const { listen, transport } = declaration
       if (listen === '' || isHeld(parseAddress(listen, transport === 'udp' ? transport : ''))) continue
-      await sockets.reserve({ ...declaration, credentials: null, backlog: 0 }) // clients would be reset if it listened
+      await sockets.reserve({ ...declaration, backlog: 0 }) // clients would be reset if it listened
     }
   } finally {
     sockets.closeAll()

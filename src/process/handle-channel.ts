@@ -40,8 +40,8 @@ export function sendSocket(
   })
 }
 
-/** All that a worker has to say here is that it has a handle: less than this many bytes. */
-const MAX_LINE_BYTES = 1024
+/** A worker says here that it has a handle, and Node in it, under `--watch`, which files it has loaded. */
+const MAX_LINE_BYTES = 16_384
 const LINE_FEED = 10
 /** To a handle. */
 const ANSWERS = ['NODE_HANDLE_ACK', 'NODE_HANDLE_NACK']
@@ -56,7 +56,8 @@ interface Pipe {
 /**
  * In the master: starts a worker that has such a channel. User code of the worker, perhaps with fewer rights than the
  * master, may write to it, and Node reads it: what it cannot read, it throws where nothing could catch it, what it does
- * not expect, it keeps, and a line may be endless. `refuse` is called instead, with what was wrong.
+ * not expect, it keeps, and a line may be endless. `refuse` is called instead, with what was wrong. Mere messages are
+ * ignored.
  */
 export function spawnWithHandleChannel(spawn: () => ChildProcess, refuse: (why: string) => void): ChildProcess {
   const made = new Set<unknown>()
@@ -110,7 +111,7 @@ function guardEvents(child: ChildProcess, refuse: (why: string) => void): void {
       return true
     },
   })
-  child.on('message', () => refuse('a message'))
+  child.on('message', nothing) // of Node itself under `--watch`, or of what is preloaded: Node keeps it if nobody listens
 }
 
 /** In a worker, before any user code: takes the channel and passes on each socket that arrives. */

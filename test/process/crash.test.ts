@@ -278,8 +278,6 @@ test('a worker that writes to the channel by which it is given handles is killed
   await inSandbox(async (box) => {
     const odd = [
       'garbage',
-      '""',
-      '"message"',
       '{"cmd":"NODE_HANDLE_ACK"}',
       '{"cmd":"NODE_HANDLE","type":"net.Socket"}',
       '{"cmd":"NODE_HANDLE","type":"none"}',

@@ -202,6 +202,16 @@ test('a loader of the command line reaches the workers', async () => {
   })
 })
 
+test('a worker that tells which files it has loaded, as Node does under --watch, serves', async () => {
+  await inSandbox(async (box) => {
+    box.env.WATCH_REPORT_DEPENDENCIES = '1'
+    const status = await box.start(box.file('app.js', echo(1)))
+    assert.match(await ask(portOf(status), 'x'), /^x/)
+    assert.not.match(box.log(), /nonsense/)
+    await box.stop()
+  })
+})
+
 test("execArgv is for that group's processes", async () => {
   await inSandbox(async (box) => {
     const more = `${TELL}; worker.execArgv = ['--max-old-space-size=77']

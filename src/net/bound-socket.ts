@@ -285,8 +285,8 @@ export function fileIdOf({ dev, ino, birthtimeNs }: BigIntStats, isBirthSeen = s
 let isSeen: boolean | null = null
 
 /**
- * Whether the birth time is one. Where statx(2) is forbidden (by the seccomp filter of Docker before 18.04), libuv takes
- * the time of the last change for it, which chmod and rename move. Files in /proc have none: there it shows.
+ * Whether the birth time is one. Where statx(2) is forbidden (by the seccomp filter of Docker before 18.04), libuv has
+ * the time of the last change in its place, which chmod and rename move. Files in /proc have none: there it shows.
  */
 function seesBirth(): boolean {
   isSeen ??= !lstatSync('/proc/self', { throwIfNoEntry: false, bigint: true })?.birthtimeNs

@@ -228,7 +228,6 @@ if (process.geteuid?.() === 0) {
           const victim = join(roots, 'app.sock')
           if (what === 'file') writeFileSync(victim, 'secret', { mode: 0o600 })
           else await bind(sockets, victim, 0)
-          const [[{ fd }, entry]] = sockets.list() as [ReturnType<Sockets['list']>[0]]
           renameSync(dirname(path), `${dirname(path)}.old`)
           symlinkSync(roots, dirname(path)) // as Alice can do
           const next = new Sockets()

@@ -182,26 +182,29 @@ longTest('a successor has what workers of its group have sent that leave by them
   })
 })
 
-test('a worker that leaves by itself with the exit code of a failure has a successor while it drains, and is counted as one', async () => {
-  await inSandbox(async (box) => {
-    const port = portOf(await box.start(box.file('app.js', echo(1, HOLDS))))
-    const pid = await lasting(box)
-    assert.is(await ask(port, 'hold'), `hold ${pid}`)
-    assert.is(await ask(port, 'fail'), `fail ${pid}`)
-    const [, next] = (await ask(port, 'x')).split(' ')
-    assert.not.equal(Number(next), pid)
-    assert.is(workersOf(await box.status()).find((one) => one.pid === pid)?.state, 'draining')
-    assert.match(box.log(), new RegExp(`pid ${pid}: leaves by itself with exit code 1, starting another\n`))
-    process.kill(pid, 'SIGTERM')
-    const [worker] = await until(async () => {
-      const workers = workersOf(await box.status())
-      return workers.length === 1 && workers
+longTest(
+  'a worker that leaves by itself with the exit code of a failure has a successor while it drains, and is counted as one',
+  async () => {
+    await inSandbox(async (box) => {
+      const port = portOf(await box.start(box.file('app.js', echo(1, HOLDS))))
+      const pid = await lasting(box)
+      assert.is(await ask(port, 'hold'), `hold ${pid}`)
+      assert.is(await ask(port, 'fail'), `fail ${pid}`)
+      const [, next] = (await ask(port, 'x')).split(' ')
+      assert.not.equal(Number(next), pid)
+      assert.is(workersOf(await box.status()).find((one) => one.pid === pid)?.state, 'draining')
+      assert.match(box.log(), new RegExp(`pid ${pid}: leaves by itself with exit code 1, starting another\n`))
+      process.kill(pid, 'SIGTERM')
+      const [worker] = await until(async () => {
+        const workers = workersOf(await box.status())
+        return workers.length === 1 && workers
+      })
+      assert.is(worker?.lastExit, 'exit 1')
+      assert.is(worker?.failures, 1)
+      await box.stop()
     })
-    assert.is(worker?.lastExit, 'exit 1')
-    assert.is(worker?.failures, 1)
-    await box.stop()
-  })
-})
+  },
+)
 
 longTest(
   'a worker that leaves by itself while a reload holds its slot has a successor when that is given up',

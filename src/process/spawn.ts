@@ -127,12 +127,14 @@ const LAST_WORDS_MS = 50
  */
 export function onceEnded(child: ChildProcess, tell: (code: number | null, signal: string | null) => void): void {
   child.once('exit', (code, signal) => {
+    let isTold = false
     const end = () => {
       clearTimeout(late)
-      child.off('close', end)
-      tell(code, signal)
+      if (!isTold) tell(code, signal)
+      isTold = true
     }
-    const late = setTimeout(end, LAST_WORDS_MS)
+    // If this process was busy for longer, the last words wait to be read: that comes before an immediate.
+    const late = setTimeout(() => setImmediate(end), LAST_WORDS_MS)
     child.once('close', end)
   })
 }

@@ -146,6 +146,29 @@ async function idleCost(ms: number): Promise<number> {
   return busyMs() - before
 }
 
+engineTest(
+  'small pieces that wait for a peer take little more memory than their bytes, and arrive in order',
+  async (rig) => {
+    const { slot: listener, port } = rig.listen()
+    const { slot, generation, peer } = await rig.pair(port)
+    const chunks: Buffer[] = []
+    peer.on('data', (chunk: Buffer) => chunks.push(chunk)).pause()
+    const first = Buffer.alloc(16_777_216) // more than the kernel takes
+    rig.native.sendBytes(slot, generation, first)
+    const pieces = Array.from('0123456789', (digit) => Buffer.from(digit))
+    const count = 500_000
+    const before = process.memoryUsage().rss
+    for (let n = 0; n < count; n++) rig.native.sendBytes(slot, generation, pieces[n % 10] as Buffer)
+    const grownMiB = (process.memoryUsage().rss - before) / 1_048_576
+    assert.ok(grownMiB < 12, `half a MiB that waits takes ${grownMiB.toFixed(1)} MiB`)
+    peer.resume()
+    await until(() => chunks.reduce((sum, { length }) => sum + length, 0) === first.length + count, 20_000)
+    assert.is(Buffer.concat(chunks).toString('latin1', first.length), '0123456789'.repeat(count / 10))
+    rig.destroy(slot, listener)
+    peer.destroy()
+  },
+)
+
 engineTest('tells of a connection from its beginning to its end, and of nothing after it', async (rig) => {
   const { slot: listener, port } = rig.listen()
   const { slot, generation, peer } = await rig.pair(port)

@@ -28,7 +28,6 @@ const DESCRIBE_TIMEOUT_MS = 10_000
 /** What a program may declare, as one line. Most of it is certificates: 7 KiB for a name with a chain and a key. */
 const MOST_DECLARED_MIB = 64
 const STDERR = 2
-const BEING_STOPPED = 'the server is being stopped'
 
 /** Input of a describe process, and where its output goes. */
 interface DescribeOptions {
@@ -78,7 +77,10 @@ function settle(
       reason ||= why
       child.kill('SIGKILL')
     }
-    const stop = () => end(BEING_STOPPED)
+    const stop = () => {
+      reject(new CommandError(Exit.Failure, 'the server is being stopped')) // at once: this process ends, too
+      end('stopped')
+    }
     const late = setTimeout(() => end(tooLate(modules)), DESCRIBE_TIMEOUT_MS)
     signal.addEventListener('abort', stop)
     if (signal.aborted) stop()
@@ -100,7 +102,6 @@ function settle(
       const word = killed === null ? `exit ${code}` : `signal ${killed}`
       const refused = code === NODE_REFUSES ? 'Node has refused its flags, or ' : ''
       // No effect after `declared`.
-      if (reason === BEING_STOPPED) return reject(new CommandError(Exit.Failure, reason))
       reject(
         new CommandError(
           Exit.Module,

@@ -22,6 +22,7 @@ import {
   websocket,
 } from '../../src/index.ts'
 import { sendLogTo } from '../../src/log.ts'
+import { deadlines } from '../../src/loop/deadlines.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { registry } from '../../src/process/group.ts'
@@ -1137,7 +1138,7 @@ for (const engine of [nodeEngine, nativeEngine()].filter((one) => one !== null))
     }
     client.connect()
     await until(() => (server.sockets[0]?.bytesRead ?? 0) > 0) // hands are being shaken
-    setTimeout(() => client.destroy(), 1) // the time-out is due later, so that it comes second in the turn of both
+    deadlines.after(1, () => client.destroy()) // of the same wheel as the time-out, which is due later: it comes second
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000) // both are due when the loop goes on
     await rejects(within(5_000, handshake as unknown as Promise<void>), 'ERR_CONNECTION_CLOSED')
     for (let turn = 0; turn < 10; turn++) await nextTurn()

@@ -15,6 +15,8 @@ const count = Number(process.argv[2] ?? 100_000)
 const WARM_UP = Math.ceil(count / 5)
 /** A leak of even a hundred bytes for each of 80,000 connections would exceed this. */
 const MOST_BYTES = 4_000_000
+/** Ten times what it takes, since a machine may be slow. */
+const LIMIT_MS = 600_000
 
 /** Drops connections one at a time, from many addresses: a single address would run out of ports. */
 const DROPPER = `
@@ -40,7 +42,7 @@ const { text } = await load('protocols/text.js')
 
 const engine = nativeEngine()
 if (engine === null) console.log('churn: there is no native engine here')
-else await withServer(engine, text, settings(), churn)
+else await withServer(engine, text, settings(), churn, undefined, LIMIT_MS)
 
 function settings() {
   return { onMessage: (connection, line) => connection.send(line), onError: () => undefined }

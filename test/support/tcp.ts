@@ -74,6 +74,7 @@ export async function withServer(
   settings: ServerSettings,
   use: (server: TestServer) => Promise<unknown>,
   address = 'tcp://127.0.0.1:0',
+  limitMs = 60_000,
 ): Promise<void> {
   const bound = await bindSocket(parseAddress(address))
   const clients: Client[] = []
@@ -102,7 +103,7 @@ export async function withServer(
     return client
   }
   try {
-    await within(60_000, use({ worker, endpoint: bound.endpoint, connections, errors, connect }))
+    await within(limitMs, use({ worker, endpoint: bound.endpoint, connections, errors, connect }))
   } finally {
     for (const { socket } of clients) socket.destroy()
     listener.close()

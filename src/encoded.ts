@@ -9,6 +9,11 @@ export function isChunk(value: unknown): value is string | Uint8Array {
   return typeof value === 'string' || value instanceof Uint8Array
 }
 
+/** @internal Text as UTF-8; bytes are returned as they are, not copied. */
+export function bytesOf(chunk: string | Uint8Array): Uint8Array {
+  return typeof chunk === 'string' ? Buffer.from(chunk) : chunk
+}
+
 /** @internal Bytes of another realm (`node:vm`, Jest) as ours; null for anything else. For what would be refused. */
 export function foreignBytes(value: unknown): Uint8Array | null {
   if (!ArrayBuffer.isView(value) || Object.prototype.toString.call(value) !== '[object Uint8Array]') return null

@@ -2,6 +2,7 @@
 // import it.
 
 import { crypto } from './builtins.ts'
+import { bytesOf } from './encoded.ts'
 
 /**
  * The 32 bytes of an HMAC over all parts, one after another. The parts must say where they end (a length before each),
@@ -22,8 +23,4 @@ export function sign(text: string, secret: string): string {
 export function isEqual(given: string | Uint8Array, wanted: string | Uint8Array): boolean {
   const [left, right] = [bytesOf(given), bytesOf(wanted)]
   return left.length === right.length && crypto().timingSafeEqual(left, right)
-}
-
-function bytesOf(value: string | Uint8Array): Uint8Array {
-  return typeof value === 'string' ? Buffer.from(value) : value
 }

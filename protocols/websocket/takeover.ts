@@ -3,6 +3,7 @@
 // dropped at any time: a message that refers to no earlier one is just as valid. Whether the peer compresses with a
 // window is settled in the handshake. Messages that stand alone share one stream.
 
+import { bytesOf } from '../../src/encoded.ts'
 import { codeOf } from '../../src/errors.ts'
 import {
   type Agreement,
@@ -197,10 +198,6 @@ class Context implements DeflateContext {
 /** A limit may be a fraction or infinite, and if it is lowered in the middle of a message there is less than none. */
 function wholeOf(room: number): number {
   return Math.max(0, Math.floor(Math.min(room, Number.MAX_SAFE_INTEGER)))
-}
-
-function bytesOf(payload: string | Uint8Array): Uint8Array {
-  return typeof payload === 'string' ? Buffer.from(payload) : payload
 }
 
 function inflated(inflater: Inflater, part: Buffer, isLast: boolean, room: number): Buffer {

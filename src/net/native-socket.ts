@@ -3,7 +3,7 @@
 
 import { AsyncResource } from 'node:async_hooks'
 import type { NativeEngine } from '../addon-types.ts'
-import { isChunk } from '../encoded.ts'
+import { bytesOf, isChunk } from '../encoded.ts'
 import { SystemError } from '../errors.ts'
 import type { Encoded, ProxyInfo, TlsState } from '../protocol.ts'
 import {
@@ -251,7 +251,7 @@ export class NativeSocket implements Socket, Owner {
   }
 
   #writeDirectly(chunk: string | Uint8Array): number {
-    const bytes = typeof chunk === 'string' ? Buffer.from(chunk) : chunk
+    const bytes = bytesOf(chunk)
     native().sendBytes(this.#slot, this.generation, bytes)
     return bytes.length
   }

@@ -4,7 +4,7 @@
 import { AsyncResource } from 'node:async_hooks'
 import net from 'node:net'
 import { addon } from '../addon.ts'
-import { isChunk } from '../encoded.ts'
+import { bytesOf, isChunk } from '../encoded.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { asError, codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
@@ -645,10 +645,6 @@ function joined(chunks: readonly (string | Uint8Array)[], size: number): Buffer 
     }
   }
   return bytes
-}
-
-function bytesOf(chunk: string | Uint8Array): Uint8Array {
-  return typeof chunk === 'string' ? Buffer.from(chunk) : chunk
 }
 
 function isText(chunk: string | Uint8Array): chunk is string {

@@ -376,7 +376,7 @@ export class WorkerHandle {
     const until = Math.min(now() + KILL_SLACK_MS, this.#deadlineAt + MOST_TELLING_MS)
     if (this.state !== 'stopping' || until <= this.#deadlineAt + KILL_SLACK_MS) return
     clearTimeout(this.#deadline)
-    this.#deadline = setTimeout(() => this.#killLate(), until - now())
+    this.#deadline = setTimeout(() => this.#killLate(), Math.max(until - now(), 1))
   }
 
   #leave(exitCode: number, timeoutMs: number): void {

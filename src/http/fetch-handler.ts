@@ -70,12 +70,20 @@ function urlOf({ uri, scheme, host }: FetchRequest): string {
   throw new ProtocolError('ERR_BAD_HOST', 'there is no such host', { statusHint: 400 })
 }
 
+/**
+ * A Request holds its signal's controller, and nothing else does: without the Request, an application that has kept the
+ * signal alone would never hear of its client's end. So it lives as long as what its signal follows.
+ */
+const followers = new WeakMap<AbortSignal, Request>()
+
 function webRequest(incoming: FetchRequest): Request {
   const { method, headers, body, signal } = incoming
   const hasBody = method !== 'GET' && method !== 'HEAD'
   const init: RequestInit & { duplex?: 'half' } = { method, headers: new Headers(headers), signal }
   if (hasBody) Object.assign(init, { body: ReadableStream.from(body), duplex: 'half' })
-  return new Request(urlOf(incoming), init)
+  const request = new Request(urlOf(incoming), init)
+  followers.set(signal, request)
+  return request
 }
 
 /** The parts of an answer: status, header fields, a stream. */

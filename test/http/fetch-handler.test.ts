@@ -1,11 +1,13 @@
 // Web-standard applications on a socket in memory: what they see of a request, what becomes of their answers, and that
 // nothing a client sends is a failure of the server.
 
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type FetchApp, fetchHandler } from '../../src/http/fetch-handler.ts'
 import { serve, shown, wire } from '../support/http.ts'
-import { until } from '../support/until.ts'
+import { nextTurn, until } from '../support/until.ts'
 
 async function ask(app: FetchApp, text: string, trustProxy: readonly string[] = []): Promise<string> {
   const server = serve({ onMessage: fetchHandler(app) } as never, { body: 'stream', trustProxy })
@@ -140,6 +142,27 @@ test('a signal is its request’s own: however many there were on a connection, 
   await until(() => aborted.length > 0)
   process.off('warning', warn)
   assert.equal([aborted, warnings], [['http://h/last'], []])
+})
+
+test('a signal aborts though the application has kept nothing else of its request', async () => {
+  setFlagsFromString('--expose-gc')
+  const gc = runInNewContext('gc') as () => void
+  const aborted: string[] = []
+  const kept: AbortSignal[] = []
+  const app: FetchApp = ({ signal }) => {
+    kept.push(signal)
+    signal.addEventListener('abort', () => aborted.push('aborted'))
+    return new Promise(() => undefined)
+  }
+  const server = serve({ onMessage: fetchHandler(app) } as never, { body: 'stream' })
+  server.receive(wire('GET / HTTP/1.1¶Host: h¶¶'))
+  await until(() => kept.length > 0)
+  for (let round = 0; round < 3; round++) {
+    await nextTurn() // a WeakRef that was read holds until the end of its turn
+    gc()
+  }
+  server.reset()
+  await until(() => aborted.length > 0)
 })
 
 test('a Response whose body was used is no answer: 500', async () => {

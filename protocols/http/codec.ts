@@ -16,12 +16,12 @@ import { gone, headRefusal, noRequest, oursFailed, refuseFor } from './faults.ts
 import { HalfClose } from './half-close.ts'
 import { HeadParser, type RequestHead, type RequestLine, refusal } from './head.ts'
 import { Incoming } from './incoming.ts'
+import { Patience, Phase, type Waiter } from './patience.ts'
 import { discardAnswer } from './release.ts'
 import { isMisdirected, NO_BODY, type Request } from './request.ts'
 import { RequestBody } from './request-body.ts'
 import { Chunk, ServerSentEvents } from './response.ts'
 import { checkedBodyMode, type Resolved, type UploadForm } from './settings.ts'
-import { StuckReader } from './stuck-reader.ts'
 
 /** Bytes that may wait behind the request being answered before reading stops. */
 const MAX_AHEAD = 65_536
@@ -30,12 +30,7 @@ const MAX_AHEAD = 65_536
  * will. Without a limit, whoever looks at the beginning of a body only would leave a connection behind each time.
  */
 const LEFT_BODY_MS = 30_000
-/**
- * The answer is complete, and the rest of the body is thrown away: for so long, or a client could send one body for
- * ever. nginx takes as long (`lingering_time`).
- */
-const DISCARD_MS = 30_000
-/** Both while the worker is leaving. */
+/** The same while the worker is leaving. */
 const LEFT_BODY_LEAVING_MS = 5000
 
 /** The user has closed: an answer under way is cut when nothing of it has come for this long. */
@@ -45,19 +40,7 @@ const LATE_EVENTS_MS = 1000
 
 const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n'
 
-/** What the connection waits for, as long as the settings allow. */
-const enum Phase {
-  Idle = 0,
-  Head = 1,
-  Body = 2,
-  Answer = 3,
-  /** The client has yet to read the last answer. */
-  Flush = 4,
-  /** A handshake of WebSocket has come, and a handler of a request before it has not settled. */
-  Upgrade = 5,
-}
-
-export class HttpCodec implements Codec<Answer>, ExchangeHost {
+export class HttpCodec implements Codec<Answer>, ExchangeHost, Waiter {
   readonly io: CodecIo<Request>
   readonly settings: Resolved
   readonly #parser: HeadParser
@@ -89,18 +72,27 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #hasHadRequest = false
   /** It is told that by raw bytes, of which more may come in this turn. */
   #isTurningAway = false
-  #phase: Phase = Phase.Idle
-  #since = 0
-  #armedUntil = 0
   /** Bytes of the last answer. */
   #sentAtLook = 0
-  #stuck: StuckReader | null = null
+  readonly #patience = new Patience(this)
 
   constructor(io: CodecIo<Request>, settings: Resolved) {
     this.io = io
     this.settings = settings
     this.#parser = new HeadParser(settings.head)
-    this.#await(Phase.Idle)
+    this.#patience.begin(Phase.Idle)
+  }
+
+  get exchange(): Exchange | null {
+    return this.#exchange
+  }
+
+  get incoming(): Incoming | null {
+    return this.#incoming
+  }
+
+  get isLeaving(): boolean {
+    return this.#isLeaving
   }
 
   // Called by the connection
@@ -183,14 +175,14 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#isLeaving = true // the next answer announces it
     this.#halfClose?.leave()
     this.#watchReader()
-    if (this.#incoming?.isDiscarded === true) this.#arm(this.io.now())
+    if (this.#incoming?.isDiscarded === true) this.#patience.look()
     this.#endEvents()
   }
 
   closing(reason: LastWordReason, error?: unknown): boolean {
     const exchange = this.#exchange
     this.#isClosing = true
-    if (exchange === null) return reason === 'closed' && this.#phase === Phase.Flush
+    if (exchange === null) return reason === 'closed' && this.#patience.phase === Phase.Flush
     if (this.#isUnseen(exchange)) {
       exchange.abandon() // without an answer its client knows that it may retry
       return false
@@ -251,7 +243,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   get isBusy(): boolean {
-    if (this.#exchange !== null || this.#phase === Phase.Flush) return true
+    if (this.#exchange !== null || this.#patience.phase === Phase.Flush) return true
     if (this.#rest === null || this.#rest.length === 0) return false
     if (this.#halfClose !== null) return this.#waitsForReader || this.#isStopped
     return this.#parser.hasBegun || this.#parser.isFresh
@@ -279,15 +271,13 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (kind === 'last answer') return this.#checkLast()
     if (this.#lateFault !== null) this.#throwLate(this.#lateFault)
     if (this.#isFaulty) return this.io.end()
-    const isWhole = this.#phase === Phase.Idle || this.#phase === Phase.Flush // the answer is written, but may still be queued
+    const { phase, since } = this.#patience
+    const isWhole = phase === Phase.Idle || phase === Phase.Flush // the answer is written, but may still be queued
     if (this.#isOver && !isWhole) return this.io.end()
-    if (isWhole && this.#isUnread(this.#since)) return this.#giveUpReader()
-    const due = this.#since + this.#limit()
-    const now = this.io.now()
-    if (due > now) return this.#arm(now, this.io.queuedBytes > 0 ? this.#lookMs : LONGEST_LOOK_MS)
-    this.#armedUntil = 0
-    if (this.#phase === Phase.Idle) return this.#endIdle()
-    if (this.#phase === Phase.Answer || this.#isHeldBack) return this.#checkAnswer()
+    if (isWhole && this.#patience.isUnread(since)) return this.#giveUpReader()
+    if (!this.#patience.hasEnded()) return
+    if (phase === Phase.Idle) return this.#endIdle()
+    if (this.#patience.isForHandler) return this.#checkAnswer()
     if (this.#incoming?.isDiscarded === true) return this.#leave() // the request has its answer
     throw this.#fault(refusal('ERR_REQUEST_TIMEOUT', 408, 'the request did not come in time'))
   }
@@ -301,7 +291,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   /** Until a handler that goes on after its answer has settled, the next request would have to wait anyway. */
   #endIdle(): void {
-    if (this.io.isAtWork) this.#await(Phase.Idle)
+    if (this.io.isAtWork) this.#patience.begin(Phase.Idle)
     else if (this.io.hasQueued(mostQueued(this.io))) this.#leave()
     else this.io.close()
   }
@@ -328,7 +318,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   /** After the FIN: nothing follows what was kept, unless whole requests are still among that. */
   #endInput(): void {
-    if (this.#isOver || this.#isStopped || this.#waitsForReader || this.#phase === Phase.Upgrade) return
+    if (this.#isOver || this.#isStopped || this.#waitsForReader || this.#patience.phase === Phase.Upgrade) return
     if (this.#incoming !== null) this.#cutBody()
     else if (this.#exchange === null) this.#endOfRequests()
   }
@@ -369,7 +359,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     while (at < bytes.length && !this.#isOver && !this.#isUpgraded) {
       if (this.#incoming !== null) at = this.#takeBody(this.#incoming, bytes, at)
       else if (this.#exchange !== null || this.#isStopped || this.#isClosing) break
-      else if (this.#phase === Phase.Upgrade || this.#isCongested()) break
+      else if (this.#patience.phase === Phase.Upgrade || this.#isCongested()) break
       else {
         const end = this.#takeRequest(bytes, at)
         if (end === NEED_MORE) break
@@ -394,8 +384,9 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const rest = start === 0 ? bytes : bytes.subarray(start)
     const length = this.#parseHead(rest)
     if (length === NEED_MORE) {
-      if (this.#parser.hasBegun) this.#await(Phase.Head)
-      else if (this.#phase === Phase.Head) this.#await(Phase.Idle) // an empty line (RFC 9112 section 2.2), in two parts
+      const { phase } = this.#patience
+      if (this.#parser.hasBegun) this.#patience.begin(Phase.Head)
+      else if (phase === Phase.Head) this.#patience.begin(Phase.Idle) // an empty line (RFC 9112 section 2.2), in two parts
       return NEED_MORE
     }
     const head = this.#parser.take(rest)
@@ -413,7 +404,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
    */
   #upgrade(websocket: AnyProtocol, bytes: Buffer): number {
     if (this.io.isAtWork) {
-      this.#await(Phase.Upgrade)
+      this.#patience.begin(Phase.Upgrade)
       this.io.onSettled = () => this.#settled()
       return NEED_MORE
     }
@@ -423,7 +414,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   #settled(): void {
-    this.#await(Phase.Idle)
+    this.#patience.begin(Phase.Idle)
     this.#advance()
   }
 
@@ -464,7 +455,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     })
     const exchange: Exchange = new Exchange(this, head, sink)
     this.#exchange = exchange
-    this.#await(Phase.Answer)
+    this.#patience.begin(Phase.Answer)
     const { body } = this.settings
     const mode = typeof body === 'function' ? checkedBodyMode(body(exchange.request)) : body
     this.#expectBody(exchange, sink, mode === 'collect', hasMore)
@@ -475,10 +466,10 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#hasHadRequest = true
     const exchange = new Exchange(this, head, null)
     this.#exchange = exchange
-    this.#phase = Phase.Answer
+    this.#patience.enter(Phase.Answer)
     exchange.request.complete(NO_BODY, null, null)
     this.#emit(exchange.request)
-    if (this.#exchange === exchange) this.#await(Phase.Answer)
+    if (this.#exchange === exchange) this.#patience.begin(Phase.Answer)
   }
 
   // Bodies
@@ -491,7 +482,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const limit = isUpload || !isCollected ? maxBodyBytes : this.io.maxPackageSize
     const reception = { limit, isCollected: isCollected && !isUpload, hasBegun }
     this.#incoming = new Incoming(exchange, sink, this.io, this.settings, reception)
-    this.#await(Phase.Body)
+    this.#patience.begin(Phase.Body)
     if (isUpload)
       this.#receiveUpload(exchange, sink, type) // uploads have limits of their own
     else if (isCollected) this.#sendContinue(exchange)
@@ -543,7 +534,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #takeBody(incoming: Incoming, bytes: Buffer, start: number): number {
     const end = incoming.take(bytes, start)
     if (incoming.isWhole) this.#endBody(incoming)
-    else this.#await(Phase.Body)
+    else this.#patience.begin(Phase.Body)
     return end
   }
 
@@ -552,7 +543,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const { request } = exchange
     const bytes = incoming.collected()
     this.#incoming = null
-    this.#await(Phase.Answer)
+    this.#patience.begin(Phase.Answer)
     request.complete(bytes, incoming.trailers, null)
     if (bytes !== null && bytes.length > 0) sink.push(bytes)
     sink.end()
@@ -570,7 +561,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const incoming = this.#incoming
     if (incoming === null || !incoming.isAwaitingContinue) return ''
     incoming.begin()
-    this.#await(Phase.Body) // only now does the time of the client begin
+    this.#patience.begin(Phase.Body) // only now does the time of the client begin
     return CONTINUE
   }
 
@@ -583,13 +574,13 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   #discardRest(): void {
     this.#incoming?.discard()
-    this.#await(Phase.Body)
+    this.#patience.begin(Phase.Body)
   }
 
   #setBodyFull(isFull: boolean): void {
     const incoming = this.#incoming
     if (incoming !== null) incoming.isFull = isFull
-    if (!isFull && incoming !== null) this.#await(Phase.Body) // we had paused the client
+    if (!isFull && incoming !== null) this.#patience.begin(Phase.Body) // we had paused the client
     this.#watchReader()
     this.#slowDown()
   }
@@ -663,7 +654,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (this.#exchange !== exchange) return
     this.#exchange = null
     if (this.#isClosing) return this.#leave()
-    this.#await(Phase.Idle)
+    this.#patience.begin(Phase.Idle)
     this.#slowDown()
     this.#goOn()
   }
@@ -694,9 +685,9 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** A large answer may wait for its client no longer than it could on a connection that lives on. */
   #end(): void {
     if (!this.io.hasQueued(mostQueued(this.io))) return this.io.end()
-    if (this.#phase === Phase.Flush) return
+    if (this.#patience.phase === Phase.Flush) return
     this.awaitDrain()
-    this.#await(Phase.Flush)
+    this.#patience.begin(Phase.Flush)
   }
 
   #refuse(status: number, message: string): void {
@@ -718,7 +709,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #log(line: RequestLine, status: number, bytes: number): void {
     const { log } = this.settings
     if (log === null) return
-    const durationMs = this.#phase === Phase.Head ? Math.round(this.io.now() - this.#since) : 0
+    const { phase, since } = this.#patience
+    const durationMs = phase === Phase.Head ? Math.round(this.io.now() - since) : 0
     const request = { remoteIp: this.io.peer.remoteIp, ...line, referer: '', userAgent: '' }
     try {
       this.io.follow(log({ ...request, status, bytes, durationMs }))
@@ -746,12 +738,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     return error
   }
 
-  // Slowing down, and time
+  // Slowing down
 
   /** Stops reading while too many received bytes cannot be passed on. */
   #slowDown(): void {
     const mayWait = this.#incoming === null && this.#rest !== null && this.#rest.length > MAX_AHEAD
-    const isWaiting = this.#exchange !== null || this.#phase === Phase.Upgrade
+    const isWaiting = this.#exchange !== null || this.#patience.phase === Phase.Upgrade
     const isAhead = mayWait && (isWaiting || this.#isCongested())
     const mustPause = this.#incoming?.isFull === true || isAhead
     if (mustPause === this.#isPaused) return
@@ -762,64 +754,9 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   #drained(): void {
     this.io.onDrain = null
-    if (this.#phase === Phase.Flush) return this.io.end()
+    if (this.#patience.phase === Phase.Flush) return this.io.end()
     this.#exchange?.drained()
     this.#advance()
-  }
-
-  #limit(): number {
-    const { settings } = this
-    switch (this.#phase) {
-      case Phase.Idle:
-        return unlimited(settings.keepAliveTimeoutMs)
-      case Phase.Head:
-        return unlimited(settings.headerTimeoutMs)
-      case Phase.Body: {
-        if (this.#isHeldBack) return this.#answerLimit // the handler is slow, not the client
-        const left = this.#incoming?.timeLeft(this.#bodyLimit, this.#since)
-        return Math.min(unlimited(settings.bodyTimeoutMs), left ?? Number.POSITIVE_INFINITY)
-      }
-      case Phase.Answer:
-        return this.#answerLimit
-      case Phase.Flush:
-      case Phase.Upgrade:
-        return Number.POSITIVE_INFINITY
-    }
-  }
-
-  /** For all of a body, or for discarding its rest. */
-  get #bodyLimit(): number {
-    const limit = unlimited(this.settings.requestTimeoutMs)
-    if (this.#incoming?.isDiscarded !== true) return limit
-    return Math.min(limit, this.#isLeaving ? LEFT_BODY_LEAVING_MS : DISCARD_MS)
-  }
-
-  get #isHeldBack(): boolean {
-    return this.#phase === Phase.Body && this.#incoming?.isHeldBack === true
-  }
-
-  get #answerLimit(): number {
-    const { writeTimeoutMs, answerTimeoutMs } = this.settings
-    return unlimited(this.#exchange?.hasStatus === true ? writeTimeoutMs : answerTimeoutMs)
-  }
-
-  /** The connection has one timer, which is set again only when a shorter wait begins. */
-  #await(phase: Phase): void {
-    if (phase === Phase.Head && this.#phase === Phase.Head) return // from its first byte on
-    this.#phase = phase
-    this.#since = this.io.now()
-    this.#arm(this.#since)
-  }
-
-  get #lookMs(): number {
-    return Math.min(unlimited(this.settings.writeTimeoutMs), LONGEST_LOOK_MS)
-  }
-
-  #arm(now: number, lookMs = this.#lookMs): void {
-    const due = Math.min(this.#since + this.#limit(), now + lookMs)
-    if (this.#armedUntil > now && this.#armedUntil <= due) return
-    this.#armedUntil = due
-    this.io.deadline('http', Math.max(1, due - now))
   }
 
   #checkAnswer(): void {
@@ -832,18 +769,11 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   #checkReader(exchange: Exchange): void {
     const { sent, isOpen, isUnderWay, isAnswered } = exchange
-    const isUnread = this.#isUnread(sent)
+    const isUnread = this.#patience.isUnread(sent)
     // Sending it has thrown, and the error was not reported.
     if (this.io.queuedBytes === 0 && !isUnderWay && !isOpen && !isAnswered) return this.io.close()
     if (isUnread) return this.#giveUpReader()
-    this.#since = this.io.now()
-    this.#arm(this.#since)
-  }
-
-  #isUnread(mark: number): boolean {
-    if (this.#stuck === null && this.io.queuedBytes === 0) return false
-    this.#stuck ??= new StuckReader(this.io)
-    return this.#stuck.isStuck(mark, unlimited(this.settings.writeTimeoutMs))
+    this.#patience.renew()
   }
 
   /** A client that reads nothing of an answer for that long is taken to be gone. */
@@ -858,9 +788,3 @@ function isPiece(message: Answer): message is Chunk | ServerSentEvents {
 
 /** Time for handlers to settle after a fault, before the connection ends without them. */
 const FAULT_MS = 5000
-/** Longest time between two checks. Phases without a limit are checked, too, since the phase may have changed. */
-const LONGEST_LOOK_MS = 60_000
-
-function unlimited(ms: number): number {
-  return ms > 0 ? ms : Number.POSITIVE_INFINITY
-}

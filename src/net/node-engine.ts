@@ -4,12 +4,10 @@
 import { AsyncResource } from 'node:async_hooks'
 import net from 'node:net'
 import { addon } from '../addon.ts'
-import { bytesOf, isChunk } from '../encoded.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { asError, codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
-import { holdClock, now, releaseClock } from '../loop/clock.ts'
-import { deadlines } from '../loop/deadlines.ts'
+import { holdClock, releaseClock } from '../loop/clock.ts'
 import { nothing } from '../nothing.ts'
 import type { Encoded, ProxyInfo, TlsState } from '../protocol.ts'
 import {
@@ -31,22 +29,16 @@ import {
   type Transport,
 } from '../transport.ts'
 import { kernelBacklog } from './backlog.ts'
-import { areDescriptorsScarce, descriptorOf, isLackOfDescriptors, scarceFrom } from './descriptors.ts'
+import { descriptorOf, isLackOfDescriptors, scarceFrom } from './descriptors.ts'
 import { dial } from './dial.ts'
 import { Guest } from './isolation.ts'
-import { endsInHalf } from './utf16.ts'
+import { lookSoon, warnOfScarcity } from './scarcity.ts'
+import { WriteQueue } from './write-queue.ts'
 
 /** Workerman's TCP_KEEPALIVE_INTERVAL: below the 60 s after which common middleboxes forget a flow. */
 export const KEEPALIVE_MS = 55_000
 /** From this many bytes on, a turn's writes go to the kernel early, so that a burst does not pile up in our memory. */
 const FLUSH_BYTES = 65_536
-/** Chunks of at least this size are written as they are; smaller ones are joined by copying. */
-const COPY_BELOW_BYTES = 16_384
-/** Bytes given to a stream at a time: it reports nothing about a write until all of it has left. */
-const WRITE_BYTES = 262_144
-/** So many pieces that wait behind others are joined if they are small, on average. */
-const JOIN_AT = 1024
-const SMALL_BYTES = 512
 
 export const nodeEngine: Transport = { name: 'node', copiesWrites: false, listen, connect, adopt }
 
@@ -96,48 +88,12 @@ function listen(source: ListenSource, accept: Accept): Promise<Listener> {
 }
 
 function opened(server: net.Server, source: ListenSource): Listener {
-  listening.add(source)
-  if (lookTimer === 0) lookTimer = deadlines.every(IDLE_LOOK_MS, lookForDescriptors)
+  const leave = warnOfScarcity(source)
   const close = () => {
     server.close()
-    listening.delete(source)
-    if (listening.size > 0) return
-    deadlines.cancel(lookTimer)
-    lookTimer = 0
+    leave()
   }
   return { close }
-}
-
-// Without a free descriptor, libuv accepts a connection with a spare one and closes it without any report
-// (uv__emfile_trick), so listeners must be closed before the last descriptor is taken. A connection's own number shows
-// how many there are; other uses, such as files of the user, are detected by checks: after handlers, and at intervals.
-// A client that connects between exhaustion and the next check is still closed.
-
-/**
- * A check takes 6 us. LOOK_MS: the shortest time between checks after handlers. IDLE_LOOK_MS: the interval when nothing
- * is received.
- */
-const LOOK_MS = 10
-const IDLE_LOOK_MS = 1000
-
-const listening = new Set<ListenSource>()
-let lookTimer = 0
-let soonTimer = 0
-let lookedAt = 0
-
-/** Call after handling what was received at `time`. */
-function lookSoon(time: number): void {
-  const waitMs = lookedAt + LOOK_MS - time
-  if (waitMs <= 0) lookForDescriptors()
-  else if (soonTimer === 0) soonTimer = deadlines.after(waitMs, lookForDescriptors)
-}
-
-function lookForDescriptors(): void {
-  lookedAt = now()
-  deadlines.cancel(soonTimer)
-  soonTimer = 0
-  if (listening.size === 0 || !areDescriptorsScarce(1)) return
-  for (const { onScarce } of [...listening]) onScarce?.()
 }
 
 /** Node delivers what a stream receives in its handle's resource: the connection's other callbacks run there too. */
@@ -185,13 +141,7 @@ class NodeSocket implements Socket {
   #bytesBefore = 0
   #isPaused = false
   #events: SocketEvents | null = null
-  /** Not yet given to the stream; text and bytes in order. */
-  #pending: (string | Uint8Array)[] = []
-  /** How many of these are not joined any more. */
-  #joined = 0
-  #pendingBytes = 0
-  /** Given to the stream, which has not sent them yet. Counted here because the stream counts text in characters. */
-  #givenBytes = 0
+  readonly #queue = new WriteQueue()
   /** The peer's FIN arrived while reading was paused. */
   #hasEnded = false
   /** Somebody waits until everything has been sent. */
@@ -293,18 +243,18 @@ class NodeSocket implements Socket {
     this.#isShakingHands = false
     this.#own(stream as OwnedStream)
     this.#events?.[kSecured]()
-    if (this.#pendingBytes > 0) this.#send()
+    if (this.#queue.waiting > 0) this.#send()
   }
 
   get queuedBytes(): number {
-    return this.#pendingBytes + this.#givenBytes
+    return this.#queue.waiting + this.#queue.given
   }
 
   get unacknowledgedBytes(): number {
     const fd = descriptorOf(this.#stream)
     if (fd < 0) return this.queuedBytes
     try {
-      return this.#pendingBytes + this.#untakenBytes + (addon().sys?.unacknowledgedBytes(fd) ?? 0)
+      return this.#queue.waiting + this.#untakenBytes + (addon().sys?.unacknowledgedBytes(fd) ?? 0)
     } catch (error) {
       if (codeOf(error) !== 'ENOTSUP') throw error // not Linux
       return this.queuedBytes
@@ -313,7 +263,8 @@ class NodeSocket implements Socket {
 
   /** Of what the stream was given: the kernel may have taken a part already. Under TLS that cannot be told. */
   get #untakenBytes(): number {
-    return this.#tls === null ? Math.min(this.#givenBytes, untakenOf(this.#stream)) : this.#givenBytes
+    const { given } = this.#queue
+    return this.#tls === null ? Math.min(given, untakenOf(this.#stream)) : given
   }
 
   hasQueued(bytes: number): boolean {
@@ -327,10 +278,10 @@ class NodeSocket implements Socket {
   }
 
   write(bytes: Encoded): number {
-    const size = isChunk(bytes) ? this.#take(bytes) : bytes.reduce((sum, chunk) => sum + this.#take(chunk), 0)
+    const size = this.#queue.add(bytes)
     if (size === 0) return 0
     this.#flushSoon()
-    if (this.#pendingBytes >= FLUSH_BYTES) this.#send()
+    if (this.#queue.waiting >= FLUSH_BYTES) this.#send()
     return size
   }
 
@@ -340,26 +291,6 @@ class NodeSocket implements Socket {
       this.#isScheduled = true // after the call: if the stack overflows in it, the next write tries again
     }
     this.#isWritten = true
-  }
-
-  #take(chunk: string | Uint8Array): number {
-    const size = typeof chunk === 'string' ? Buffer.byteLength(chunk) : chunk.length
-    if (size > 0) this.#pending.push(chunk)
-    if (this.#givenBytes > 0 && this.#pending.length - this.#joined >= JOIN_AT) this.#join()
-    this.#pendingBytes += size
-    return size
-  }
-
-  /** Small pieces that wait take much more memory than their bytes: they are joined, each once. */
-  #join(): void {
-    const pieces = this.#pending.slice(this.#joined)
-    const size = pieces.reduce((sum, piece) => sum + Buffer.byteLength(piece), 0)
-    const isWhole = pieces.every(({ length }) => length > 0) // else a user has detached some: `flush` finds that
-    if (size < JOIN_AT * SMALL_BYTES && isWhole) {
-      this.#pending.length = this.#joined
-      this.#pending.push(joined(pieces, size))
-    }
-    this.#joined = this.#pending.length
   }
 
   awaitDrained(): void {
@@ -410,9 +341,7 @@ class NodeSocket implements Socket {
   #giveUp(): net.Socket {
     this.#isGone = true
     this.#events = null
-    this.#pending = []
-    this.#pendingBytes = 0
-    this.#givenBytes = 0
+    this.#queue.clear()
     return this.#stream.on('error', nothing)
   }
 
@@ -509,78 +438,19 @@ class NodeSocket implements Socket {
    */
   #send(): void {
     if (this.#isShakingHands && this.#handshake === null) return // nothing may leave unencrypted any more
-    while (this.#pendingBytes > 0 && this.#givenBytes === 0) {
-      this.#give(this.#pendingBytes <= WRITE_BYTES ? this.#takeAll() : this.#takeSome())
+    while (this.#queue.waiting > 0 && this.#queue.given === 0) {
+      this.#queue.giveTo(this.#stream)
       if (this.#stream.errored !== null || this.#stream.destroyed) return // 'close' follows and reports what was not sent
-      if (this.#stream.writableLength === 0) this.#givenBytes = 0
+      if (this.#stream.writableLength === 0) this.#queue.noteTaken()
       else this.#awaitTaken()
     }
-  }
-
-  #takeAll(): (string | Uint8Array)[] {
-    const chunks = this.#pending
-    this.#pending = []
-    this.#joined = 0
-    this.#givenBytes = this.#pendingBytes
-    this.#pendingBytes = 0
-    return chunks
-  }
-
-  /** Whole chunks up to WRITE_BYTES, or that much of a longer one. */
-  #takeSome(): Uint8Array[] {
-    const chunks: Uint8Array[] = []
-    let size = 0
-    let count = 0
-    while (size < WRITE_BYTES) {
-      const chunk = this.#pending[count] as string | Uint8Array
-      const bytes = bytesOf(chunk)
-      const room = WRITE_BYTES - size
-      chunks.push(bytes.subarray(0, room))
-      size += Math.min(bytes.length, room)
-      if (bytes.length > room) this.#pending[count] = bytes.subarray(room)
-      else count++
-    }
-    this.#pending.splice(0, count)
-    this.#joined = Math.max(0, this.#joined - count)
-    this.#pendingBytes -= size
-    this.#givenBytes = size
-    return chunks
-  }
-
-  #give(chunks: readonly (string | Uint8Array)[]): void {
-    if (chunks.length === 1) this.#stream.write(chunks[0] as string | Uint8Array)
-    else if (chunks.every(isText)) this.#sendText(chunks)
-    else this.#sendMixed(chunks)
-  }
-
-  /** Checks for split surrogate pairs only if not all is ASCII, since the check makes V8 copy a concatenated text. */
-  #sendText(chunks: readonly string[]): void {
-    const text = chunks.join('')
-    if (text.length !== this.#givenBytes && chunks.some(endsInHalf)) this.#sendMixed(chunks)
-    else this.#stream.write(text)
-  }
-
-  #sendMixed(chunks: readonly (string | Uint8Array)[]): void {
-    this.#stream.cork()
-    let small: Uint8Array[] = []
-    for (const chunk of chunks) {
-      const bytes = bytesOf(chunk)
-      if (bytes.length < COPY_BELOW_BYTES) small.push(bytes)
-      else {
-        if (small.length > 0) this.#stream.write(Buffer.concat(small))
-        small = []
-        this.#stream.write(bytes)
-      }
-    }
-    if (small.length > 0) this.#stream.write(Buffer.concat(small))
-    this.#stream.uncork()
   }
 
   /** The callback of an empty write runs when everything before it has left; 'drain' fires only above a mark. */
   #awaitTaken(): void {
     this.#stream.write('', (error) => {
       if (error) return // 'close' follows, and accounts for what was not sent
-      this.#givenBytes = 0
+      this.#queue.noteTaken()
       this.flush()
     })
   }
@@ -631,24 +501,6 @@ function tellAwaited(socket: NodeSocket): void {
 /** `read` or `write`, as reported by Node. */
 function syscallOf(error: NodeJS.ErrnoException): string {
   return error.syscall ?? 'read'
-}
-
-/** In memory of their own: one that lies in Node's pool would keep four times as much alive. */
-function joined(chunks: readonly (string | Uint8Array)[], size: number): Buffer {
-  const bytes = Buffer.allocUnsafeSlow(size)
-  let at = 0
-  for (const chunk of chunks) {
-    if (typeof chunk === 'string') at += bytes.write(chunk, at)
-    else {
-      bytes.set(chunk, at)
-      at += chunk.length
-    }
-  }
-  return bytes
-}
-
-function isText(chunk: string | Uint8Array): chunk is string {
-  return typeof chunk === 'string'
 }
 
 // The batch: sockets written to in this turn. What callbacks write during the flush waits for the next turn.

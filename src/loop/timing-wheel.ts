@@ -61,6 +61,7 @@ export class TimingWheel {
   #size = 0
   #now = 0 // as of the last `advance`
   #position = 0 // how far it has come; timers are linked relative to it
+  #isAdvancing = false
 
   constructor() {
     this.#reset()
@@ -120,10 +121,10 @@ export class TimingWheel {
 
   /**
    * Sets the time of an empty wheel, so that what is added next is linked relative to now rather than to a time long
-   * past.
+   * past. Within `advance` it does nothing: what a callback adds could share the bucket that is being fired.
    */
   skipTo(nowMs: number): void {
-    if (this.#size > 0) return
+    if (this.#size > 0 || this.#isAdvancing) return
     this.#now = Math.max(nowMs, this.#now)
     this.#position = this.#now
   }
@@ -138,6 +139,17 @@ export class TimingWheel {
    */
   advance(nowMs: number, fire: Fire): void {
     this.#now = Math.max(nowMs, this.#now)
+    this.#isAdvancing = true
+    try {
+      this.#fireUntil(nowMs, fire)
+    } finally {
+      this.#isAdvancing = false
+    }
+    this.#position = this.#now
+    if (this.#size === 0 && this.#next.length > KEPT_SLOTS) this.#reset()
+  }
+
+  #fireUntil(nowMs: number, fire: Fire): void {
     for (let bucket = this.#earliest(); bucket !== NONE; bucket = this.#earliest()) {
       const start = this.#startOf(bucket)
       if (start > nowMs) break
@@ -145,8 +157,6 @@ export class TimingWheel {
       if (bucket < GROUP) this.#fireAll(bucket, fire)
       else this.#cascade(bucket)
     }
-    this.#position = this.#now
-    if (this.#size === 0 && this.#next.length > KEPT_SLOTS) this.#reset()
   }
 
   /**

@@ -260,6 +260,21 @@ test('an empty wheel can skip to a time, one with timers does not', () => {
   assert.equal(take(), ['late'])
 })
 
+test('a wheel that a callback has emptied does not skip within that advance', () => {
+  const wheel = new TimingWheel()
+  const calls: number[] = []
+  wheel.add(10, 0, () => {
+    wheel.skipTo(64) // the callback took that long
+    wheel.add(64 + 10, 0, () => calls.push(now)) // the bucket at work, of the next turn of the wheel
+  })
+  let now = 10
+  wheel.advance(now, (callback) => callback(undefined as never, undefined as never))
+  assert.equal(calls, [])
+  now = 74
+  wheel.advance(now, (callback) => callback(undefined as never, undefined as never))
+  assert.equal(calls, [74])
+})
+
 test('nextDue is exact while few timers are close together, whatever their level', () => {
   const { wheel, at } = harness()
   assert.is(wheel.nextDue(), Number.POSITIVE_INFINITY)

@@ -39,7 +39,6 @@ import {
   OF_NEXT_LIFE,
   OF_ONE_SEND,
   ONLY_MESSAGES,
-  PIECE_GAP_MS,
   STATUS,
   State,
   Stop,
@@ -266,6 +265,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   close(message?: Out | Encoded, raw = false): void {
     if (this.#state >= State.Closing || this.#is(Bit.LastWord)) return this.#forget(message, raw)
     this.#sendLast(message, raw)
+    if (this.#is(Bit.LastWord)) return // a callback for that message has closed
     if (!this.#hasMoreToSay('closed')) this.#close()
   }
 
@@ -278,6 +278,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   end(message?: Out | Encoded, raw = false): void {
     if (this.#state !== State.Established || this.#is(Bit.LastWord)) return this.#forget(message, raw)
     this.#sendLast(message, raw)
+    if (this.#is(Bit.LastWord)) return
     if (!this.#hasMoreToSay('closed')) this.#end()
   }
 
@@ -580,7 +581,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     socket.attach(this)
     this.#open((connection) => {
       this.#sendWaiting()
-      return onConnect?.(connection)
+      if (this.#state === State.Established) return onConnect?.(connection)
     })
     if (this.#is(Bit.Shut)) this.#shut()
     if (this.#rare?.pipes?.hasLostEnd === true) this.close()
@@ -723,8 +724,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#continue()
   }
 
-  [kLastCall](): void {
-    this.#bidFarewell().isLastCall = true
+  [kLastCall](forMs: number): void {
+    const farewell = this.#bidFarewell()
+    farewell.isLastCall = true
+    farewell.readsUntil = this[kSettings].clock.now() + forMs
   }
 
   [kRenew](): void {
@@ -937,11 +940,19 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     } catch (error) {
       this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
     }
-    if (bytes !== null && this.#farewell?.isLeaving === true) this.#farewell.noteReceived(burst > 0, this.#protocol)
+    if (bytes !== null && this.#farewell?.isLeaving === true) this.#noteReceived(this.#farewell, start)
     burstStart = outer
     burst = outerBurst
     this.#leaveCodec()
     return start
+  }
+
+  #noteReceived(farewell: Farewell, at: number): void {
+    if (farewell.pieceTimer !== 0 && this.#isOwed) {
+      farewell.notePause(at - this.#lastActive)
+      this.#stopAwaitingPiece(farewell)
+    }
+    farewell.noteReceived(burst > 0, this.#protocol)
   }
 
   #bidFarewell(): Farewell {
@@ -951,8 +962,12 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   /** It is leaving, and needs no further bytes. */
   get #hasHeardAll(): boolean {
-    if (this.#farewell?.isLeaving !== true) return false
+    if (this.#farewell?.isLeaving !== true || this.#listensOn(this.#farewell)) return false
     return this.#farewell.hasHadRest || !this.#asks('isBusy')
+  }
+
+  #listensOn({ pieceTimer, readsUntil }: Farewell): boolean {
+    return pieceTimer !== 0 && this[kSettings].clock.now() < readsUntil
   }
 
   get #isOwed(): boolean {
@@ -969,17 +984,23 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     if (this.#isOwed) return true
     if (this.#rare?.pipes?.hasDestination !== true) return false
     const { clock } = this[kSettings]
-    const leftMs = this.#lastActive + PIECE_GAP_MS - clock.now()
-    if (leftMs <= 0) return false
     const farewell = this.#bidFarewell()
-    if (!farewell.awaitsPiece) clock.after(leftMs, Connection.#awaitPiece, this)
-    farewell.awaitsPiece = true
+    const leftMs = this.#lastActive + farewell.gapMs - clock.now()
+    if (leftMs <= 0) return false
+    if (farewell.pieceTimer !== 0) return true
+    farewell.pieceTimer = clock.after(leftMs, Connection.#endPiece, this)
+    this.#syncReading()
     return true
   }
 
-  static #awaitPiece(connection: AnyConnection): void {
-    if (connection.#farewell !== null) connection.#farewell.awaitsPiece = false
+  static #endPiece(connection: AnyConnection): void {
+    if (connection.#farewell !== null) connection.#farewell.pieceTimer = 0
     connection.#continue()
+  }
+
+  #stopAwaitingPiece(farewell: Farewell): void {
+    this[kSettings].clock.cancel(farewell.pieceTimer)
+    farewell.pieceTimer = 0
   }
 
   /**
@@ -1652,9 +1673,15 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   #drop(): void {
     if (this.#state === State.Closed) return
+    if (this.#hasCloseNotify) this.#socket.end() // sends it; without, a TLS peer takes what it has got for cut off
     if (this.#mustReset) this.#socket.reset()
     else this.#socket.destroy()
     this.#finish()
+  }
+
+  /** Closing, and everything has been sent: RFC 8446 section 6.1. */
+  get #hasCloseNotify(): boolean {
+    return this.#state === State.Closing && this.#socket.isEncrypted && this.#socket.queuedBytes === 0
   }
 
   /** FIN would say that the peer has everything. */

@@ -130,9 +130,6 @@ export const FLUSH_LEAST_BYTES = 16_384
  */
 export const DRAIN_LINGER_S = 5
 
-/** Once no piece of a proxied answer has come for this long, a connection that leaves has had all of it. */
-export const PIECE_GAP_MS = 50
-
 /** How long handlers may still answer after their signal aborted, before the protocol's last message. */
 export const LAST_ANSWERS_MS = 200
 

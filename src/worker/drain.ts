@@ -228,7 +228,7 @@ export class Drain {
 
   #call(connection: AnyConnection): void {
     this.#called.add(connection)
-    connection[kLastCall]()
+    connection[kLastCall](this.#startedAt + this.#windowMs * FINAL_CALL_AT - this.#clock.now())
   }
 
   #abort(): void {

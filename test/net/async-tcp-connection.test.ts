@@ -216,6 +216,28 @@ test('what only the codec of a connection can refuse costs that message alone', 
   server.close()
 })
 
+test('a callback for what waited ends the connection: onConnect does not follow its onClose', async () => {
+  const picky = scripted((io) => ({
+    receive: (bytes) => void io.emit(bytes.toString()),
+    send: () => {
+      throw new Error('nothing will do')
+    },
+  }))
+  const server = await serve(echo)
+  const client = new AsyncTcpConnection(`tcp://127.0.0.1:${server.port}`, { protocol: picky })
+  const events = watched(client)
+  client.onError = () => {
+    events.push('error')
+    client.destroy()
+  }
+  client.send('a')
+  client.connect()
+  await until(() => events.includes('close'))
+  await nextTurn()
+  assert.equal(events, ['error', 'close'])
+  server.close()
+})
+
 const LONG = 200_000
 
 test('what waited is sent, although its codec makes more of it than fits; what callbacks send then has the limit', async () => {

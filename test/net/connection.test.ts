@@ -313,6 +313,31 @@ for (const transport of transports) {
     })
   })
 
+  it('a last message is refused, and onError closes: the codec has its last word all the same', async () => {
+    const protocol = scripted((io) => ({
+      receive: (bytes) => void io.emit(String(bytes)),
+      send: (message) => (message === 'bad' ? io.refuse('a bad one') : io.write(String(message))),
+      closing() {
+        setImmediate(() => {
+          io.write('bye')
+          io.close()
+        })
+        return true
+      },
+    }))
+    for (const outer of ['close', 'end'] as const)
+      for (const inner of ['close', 'end'] as const) {
+        const onMessage = (connection: AnyConnection) => connection[outer]('bad')
+        const onError = (connection: AnyConnection) => connection[inner]()
+        await withServer(transport, protocol, { onMessage, onError }, async ({ connect, errors }) => {
+          const client = await connect()
+          client.socket.write('x')
+          await until(() => client.hasEnded)
+          assert.equal([client.received, errors], ['bye', ['2 a bad one']], `${outer} ${inner}`)
+        })
+      }
+  })
+
   it('a drain that begins amid startTls() still has the goodbye of the codec that comes behind it', async () => {
     const protocol = scripted((io) => ({
       receive: (bytes) => void io.emit(String(bytes)),

@@ -105,6 +105,26 @@ test('a protocol under TLS: version, cipher and names are known, and openssl agr
   })
 })
 
+test('however the server closes, a client hears that nothing was cut off (close_notify, RFC 8446 section 6.1)', async () => {
+  const closes = `worker.onMessage = (connection, how) => {
+    connection[how]('bye') // after send, the idle time-out closes
+  }
+  worker.idleTimeoutMs = 300`
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(box.file('app.js', program(localhost, closes))))
+    for (const version of ['-tls1_2', '-tls1_3'])
+      for (const how of ['close', 'end', 'send']) {
+        const args = ['s_client', '-connect', `127.0.0.1:${port}`, '-CAfile', authority.caFile, version, '-quiet']
+        const openssl = box.spawn('openssl', args, { stdio: ['pipe', 'pipe', 'pipe'] })
+        openssl.process.stdin?.write(`${how}\n`)
+        await openssl.ended
+        assert.equal(openssl.stdout, 'bye\n')
+        assert.not.match(openssl.stderr, /unexpected eof/, `${version} ${how}`)
+      }
+    await box.stop()
+  })
+})
+
 test('below TLS 1.2, without a protocol in common, or in the clear: that handshake fails, is counted and logged', async () => {
   await inSandbox(async (box) => {
     const port = portOf(await box.start(box.file('app.js', program({ ...localhost, ALPNProtocols: ['text/1'] }))))

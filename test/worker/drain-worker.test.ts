@@ -85,8 +85,13 @@ class Crowd {
   advance(ms: number): void {
     for (let passed = 0; passed < ms; passed += STEP_MS) {
       for (const wire of this.wires) wire.advance(STEP_MS)
-      this.#clock.step()
+      this.tick()
     }
+  }
+
+  /** The drain's turn, after connections have had their STEP_MS. */
+  tick(): void {
+    this.#clock.step()
   }
 
   get left(): number {
@@ -341,6 +346,39 @@ test('of a proxy, who is called last leaves with the pieces of its answer, howev
     client.advance(STEP_MS)
     assert.ok(client.socket.hasEnded)
     assert.is(client.written().toString(), 'one piece, another')
+  }
+})
+
+test('of a proxy, who is called last and asks again before it would leave has that answer, too', () => {
+  for (const windowMs of [4000, 20_000]) {
+    const crowd = new Crowd()
+    const { client, upstream } = proxied(crowd)
+    let asked = 0
+    /** A client asks, and its answer has two pieces; then it pauses. */
+    const talk = (pauseMs: number) => {
+      client.advance(1)
+      client.receive(`question ${++asked}`)
+      upstream.receive('one piece')
+      client.advance(2)
+      upstream.receive(`, another ${asked}`)
+      client.advance(pauseMs)
+    }
+    crowd.start(windowMs)
+    for (let passed = 0; passed < windowMs && !client.socket.hasEnded; passed += STEP_MS) {
+      talk(20)
+      assert.ok(client.socket.isReading || client.socket.hasEnded)
+      if (!client.socket.hasEnded) talk(STEP_MS - 26)
+      crowd.tick()
+    }
+    assert.ok(client.socket.hasEnded)
+    assert.is(
+      upstream
+        .written()
+        .toString()
+        .match(/question/g)?.length,
+      asked,
+    )
+    assert.ok(client.written().toString().endsWith(`, another ${asked}`))
   }
 })
 

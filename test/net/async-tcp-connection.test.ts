@@ -238,6 +238,39 @@ test('a callback for what waited ends the connection: onConnect does not follow 
   server.close()
 })
 
+test('under TLS close() does not reset, though nobody has read the tickets of the server', async () => {
+  const authority = new Authority()
+  const { certFile, keyFile } = authority.issue('localhost')
+  const heard: string[] = []
+  let admit: (() => void) | null = null
+  const server = tls.createServer({ cert: readFileSync(certFile), key: readFileSync(keyFile) }, (socket) => {
+    socket.on('error', ({ message }) => heard.push(message)).on('end', () => heard.push('end'))
+    admit = () => void socket.setEncoding('utf8').on('data', (text) => heard.push(String(text)))
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const { port } = server.address() as net.AddressInfo
+  const ssl = { rejectUnauthorized: false }
+  const client = new AsyncTcpConnection(`text://127.0.0.1:${port}`, { transport: 'ssl', ssl })
+  client.onConnect = () => {
+    client.send('hello')
+    client.close()
+  }
+  client.connect()
+  try {
+    await until(() => admit !== null && /ENDING|CLOSED/.test(String(client.getStatus(false))))
+    await nextTurn() // a reset would have arrived
+    ;(admit as unknown as () => void)()
+    await until(() => heard.length > 1)
+    assert.equal(heard, ['hello\n', 'end'])
+    await until(() => client.getStatus(false) === 'CLOSED')
+    assert.is(client.closeReason, 'closed')
+  } finally {
+    client.destroy()
+    server.close()
+    authority.remove()
+  }
+})
+
 const LONG = 200_000
 
 test('what waited is sent, although its codec makes more of it than fits; what callbacks send then has the limit', async () => {

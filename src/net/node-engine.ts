@@ -409,6 +409,7 @@ class NodeSocket implements Socket {
   }
 
   ended(): void {
+    if (this.#isLost) return this.closed(lost(this.remoteIp))
     if (this.#isPaused) this.#hasEnded = true
     else this.#events?.[kEnded]()
   }
@@ -446,8 +447,18 @@ class NodeSocket implements Socket {
     }
   }
 
+  /**
+   * Node takes a reset for an end if the TLS layer was the one to meet it: what is written then stays with that for
+   * ever, and no event follows.
+   */
+  get #isLost(): boolean {
+    return this.#tls !== null && this.#queue.given > 0 && this.#stream.readableEnded && !isConnected(this.#stream)
+  }
+
   /** The callback of an empty write runs when everything before it has left; 'drain' fires only above a mark. */
   #awaitTaken(): void {
+    if (this.#isLost)
+      return void neutral.runInAsyncScope(setImmediate, undefined, tellFailed, this, lost(this.remoteIp))
     this.#stream.write('', (error) => {
       if (error) return // 'close' follows, and accounts for what was not sent
       this.#queue.noteTaken()
@@ -558,4 +569,14 @@ function untakenOf(stream: net.Socket): number {
   return (
     (stream as { _handle?: { writeQueueSize?: number } | null })._handle?.writeQueueSize ?? Number.POSITIVE_INFINITY
   )
+}
+
+function lost(address: string): SystemError {
+  return new SystemError('ECONNRESET', 'write', address)
+}
+
+/** Asked of the kernel, by a private method of Node: without it a connection passes for connected. */
+function isConnected(stream: net.Socket): boolean {
+  const handle = (stream as { _handle?: { getpeername?(into: object): number } | null })._handle
+  return handle?.getpeername === undefined || handle.getpeername({}) === 0
 }

@@ -4,6 +4,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import net from 'node:net'
+import { Duplex } from 'node:stream'
 import tls from 'node:tls'
 import { runInNewContext } from 'node:vm'
 import { test } from 'uvu'
@@ -512,6 +513,38 @@ for (const transport of transports) {
       await rejects(within(5_000, handshakes[0] as Promise<void>), 'ERR_CONNECTION_CLOSED')
       assert.match(errors.join(), /^3 TLS handshake: handshake 127\.0\.0\.1: [^,]*$/)
       assert.is(worker.counters.handshakeErrors, 1)
+    })
+  })
+
+  it('a TLS peer resets right behind its handshake and first message: that ends the connection at once', async () => {
+    const onMessage = (connection: AnyConnection, message: unknown) => {
+      if (message === 'starttls') connection.startTls().catch(() => undefined)
+      else connection.send('an answer')
+    }
+    const plain = scripted((io) => ({ receive: (bytes) => void io.emit(String(bytes)) }))
+    await withServer(transport, plain, { onMessage }, async ({ worker, connect, connections }) => {
+      worker.tls = new TlsServer(certificate(), null)
+      for (let n = 0; n < 20; n++) {
+        const { socket } = await connect()
+        socket.write('starttls')
+        await until(() => connections[n]?.bytesRead === 8)
+        let isLast = false
+        const wire = new Duplex({
+          read: () => undefined,
+          write(bytes, _encoding, done) {
+            socket.write(bytes)
+            if (isLast) socket.resetAndDestroy()
+            done()
+          },
+        })
+        socket.on('data', (bytes) => wire.push(bytes))
+        const secured = tls.connect({ socket: wire, rejectUnauthorized: false }).on('error', () => undefined)
+        secured.on('secureConnect', () => {
+          isLast = true
+          secured.write('hello')
+        })
+        await until(() => connections[n]?.getStatus(false) === 'CLOSED')
+      }
     })
   })
 

@@ -212,10 +212,13 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
 
   #notOpened(error: SystemError): void {
     if (this.#state === State.Closed) return
+    const count = this.#unsent.length
     this.#unsent = []
     this.#unsentBytes = 0
+    this.#state = State.Closing // what onError sends is refused
     this.#inbox.follow(this, this[kReport](Connection.CONNECT_FAIL, error.message, error))
     this.#finish()
+    if (count > 0) this.notSent(`${count} datagram${count === 1 ? '' : 's'} not sent`, error)
   }
 
   #finish(): void {

@@ -54,7 +54,7 @@ export abstract class DatagramPeer<Out = unknown> extends Addressed {
       : size > MAX_DATAGRAM_BYTES
         ? tooLong(size)
         : this.refusal(size)
-    if (refusal !== '') return this.#notSent(refusal)
+    if (refusal !== '') return this.notSent(refusal)
     this[kTransmit](bytes, size)
     this.#counters.messagesOut++
     this.#counters.bytesOut += size
@@ -94,7 +94,7 @@ export abstract class DatagramPeer<Out = unknown> extends Addressed {
 
   /** @internal For the socket, which may find out later. */
   protected readonly sendFailed = (error: SystemError): void => {
-    this.#notSent(error.message, error)
+    this.notSent(error.message, error)
   };
 
   /** @internal */
@@ -120,7 +120,8 @@ export abstract class DatagramPeer<Out = unknown> extends Addressed {
     errors.log(`udp ${this.getRemoteAddress()} error ${code}: ${detail}`)
   }
 
-  #notSent(why: string, cause?: Error): false {
+  /** @internal */
+  protected notSent(why: string, cause?: Error): false {
     this.#counters.sendFail++
     if (this.#isReporting) return false // a send inside onError is counted, but reporting it would never end
     this.#isReporting = true

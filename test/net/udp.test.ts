@@ -902,9 +902,9 @@ onEngines('an address that is refused before anything is sent: onError 1, then o
     onClose: () => events.push('close'),
   })
   client.send('x')
-  await until(() => events.length === 2)
+  await until(() => events.length === 3)
   assert.match(events[0] ?? '', /^error 1 connect 255\.255\.255\.255:9: EACCES/)
-  assert.is(events[1], 'close')
+  assert.equal(events.slice(1), ['close', 'error 2 1 datagram not sent'])
 })
 
 test('node: a late answer to where nothing can be sent is told, and holds up nobody', async () => {
@@ -973,6 +973,23 @@ test('an onError of undefined is none: the error itself is logged, of a server a
       sendLogTo(null)
     }
   })
+})
+
+test('a look-up fails: what waited for it is told, and nothing more is taken', async () => {
+  const events: string[] = []
+  const client = new AsyncUdpConnection(`udp://${NO_SUCH_HOST}:9`)
+  client.onError = (_client, code, message) => {
+    events.push(code === 1 ? `error 1, sends ${client.send('more')}` : `error ${code} ${message}`)
+  }
+  client.onClose = () => void events.push('close')
+  assert.equal([client.send('one'), client.send('two')], [true, true])
+  await until(() => events.length > 3)
+  assert.equal(events, [
+    'error 2 connection is closed',
+    'error 1, sends false',
+    'close',
+    'error 2 2 datagrams not sent',
+  ])
 })
 
 test('what waits for the look-up counts as unsent, until it is sent or given up', async () => {

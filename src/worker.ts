@@ -16,6 +16,7 @@ import {
   groupOf,
   leaveMessages,
   type MessagingWorker,
+  mayBeAsked,
   openMesh,
   serveMessages,
   silenceMessages,
@@ -48,6 +49,7 @@ import type { Arrival } from './worker/arrival.ts'
 import { rowsOf } from './worker/connection-rows.ts'
 import { Departure, describeWork } from './worker/departure.ts'
 import { type Listener, Listeners } from './worker/listeners.ts'
+import type { Others } from './worker/process-departure.ts'
 import { type ProxyProtocolOptions, ProxyRules } from './worker/proxied-arrival.ts'
 import { RULES } from './worker/rules.ts'
 import type {
@@ -294,11 +296,13 @@ export class Worker<
   readonly #acceptor = new Acceptor(erased(this), this.#role())
   readonly #listener = this.#asListener()
   /** Of its process, if this is the process's own Worker. */
-  readonly #listeners = new Listeners(this.#listener)
+  readonly #listeners = new Listeners(this.#listener, this.#others())
   /** @internal */
   onBurst: (() => void) | null = null
   /** @internal */
   onFull: ((isFull: boolean) => void) | null = null
+  /** @internal */
+  onIdle: ((isIdle: boolean) => void) | null = null
 
   constructor(options: Options<A, P, T> & { listen: A; transport: T; protocol: P & AnyProtocol }) // 'udp'
   constructor(options: Options<A, P, T> & { listen: A; transport: T; protocol?: undefined })
@@ -594,6 +598,21 @@ export class Worker<
   /** @internal Starts to leave. A second call with a shorter window hurries; both promises then resolve together. */
   drain(windowMs: number): Promise<void> {
     return this.#listeners.departure.within(windowMs)
+  }
+
+  /** @internal */
+  release(): void {
+    this.#listeners.departure.release()
+  }
+
+  #others(): Others {
+    const worker = this
+    return {
+      get mayAsk() {
+        return worker.onIdle !== null && mayBeAsked()
+      },
+      tell: (isIdle) => worker.onIdle?.(isIdle),
+    }
   }
 
   async #tellStop(): Promise<void> {

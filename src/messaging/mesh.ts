@@ -319,14 +319,15 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   // Leaving
 
   /**
-   * Takes no more messages but those for all. Holds the process while a message sent here is unfinished, or one sent
-   * from here unsettled.
+   * Holds the process while a message sent here is unfinished, or one sent from here unsettled. Takes no more messages
+   * but those for all, unless the whole server stops: then it takes all of them to its end.
    * @param isDeserted nobody is served here any more: as `silence`
    */
   leave(hold: () => () => void, isDeserted: boolean): void {
+    this.#stay.begin(hold)
+    if (this.isEnding) return // none follows it
     this.isLeaving = true
     if (!isDeserted) this.#leaveQueues()
-    this.#stay.begin(hold)
     if (isDeserted) this.silence()
   }
 
@@ -341,10 +342,16 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
    * told there, and what has to wait until it is, would wait longer at a closed one.
    */
   silence(): void {
-    if (this.isSilent) return
+    if (this.isSilent || this.isEnding) return
     this.isSilent = true
     for (const link of this.#incoming) link.silence()
     this.look()
+  }
+
+  /** Whether others may ask it for something, although it leaves: they have no one else to ask. */
+  get mayBeAsked(): boolean {
+    const takesAny = this.#host.workerHandler !== null || subscriptions.interests.length > 0
+    return this.isEnding && !this.isLeaving && this.#listener !== null && takesAny
   }
 
   /** Call when something has begun or ended that a leaving process waits for. */

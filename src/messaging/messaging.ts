@@ -113,6 +113,11 @@ export function leaveMessages(hold: (why: () => string) => () => void, isDeserte
   for (const bridge of bridges) bridge.leave(() => hold(workOfBridge), isDeserted)
 }
 
+/** Whether other processes may ask this one for something while the whole server stops. */
+export function mayBeAsked(): boolean {
+  return mesh?.mayBeAsked ?? false
+}
+
 function workOfMesh(): string {
   return mesh?.work ?? ''
 }

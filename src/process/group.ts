@@ -192,6 +192,13 @@ export interface Group {
   onBurst: (() => void) | null
   /** Called when the process has been at its connection limit for a while, and when it has room again. */
   onFull: ((isFull: boolean) => void) | null
+  /**
+   * Called in a drain of the whole server: nothing is left to do here, but others are still at work and may ask for
+   * something; and when something is left again. `drain` does not resolve before `release` is called.
+   */
+  onIdle: ((isIdle: boolean) => void) | null
+  /** Nobody is at work any more who could ask. */
+  release(): void
   /** Sets new ticket keys, in base64. */
   useTickets(keys: string): void
   /** From now on this process is the only one of its slot: runs `onWorkerActive`. */

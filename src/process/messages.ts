@@ -133,6 +133,8 @@ export type ToChild =
   | { readonly type: 'stop'; readonly timeoutMs: number }
   /** Your fair share of connections. Above it, let siblings accept first. */
   | { readonly type: 'share'; readonly connections: number }
+  /** No process of the server that stops has anything left to do: leave. */
+  | { readonly type: 'release' }
   /** The sibling of this turn is back: close its socket. */
   | { readonly type: 'relieve'; readonly turn: number }
   /** New keys for TLS tickets, in base64. */
@@ -176,6 +178,8 @@ export type FromChild =
   | { readonly type: 'relieved'; readonly turn: number }
   /** It leaves on its own within this time and accepts no more. Sent again: within less time. */
   | { readonly type: 'leaving'; readonly exitCode: number; readonly timeoutMs: number }
+  /** The whole server stops, and it has nothing left to do, but others may ask it; or it has something again. */
+  | { readonly type: 'idle'; readonly isIdle: boolean }
   /** Its time is over, and it still tells senders of lost messages, or parts with connections. May be sent again. */
   | { readonly type: 'telling' }
   /** `stand`: it would lead this name. `resign`: it no longer would, and its job has ended. */

@@ -72,6 +72,7 @@ export class Departure {
   holdFor(why: () => string): Hold {
     const token = { why }
     this.#holds.add(token)
+    this.whole?.resume()
     const release = () => {
       if (this.#holds.delete(token)) this.look()
     }

@@ -9,7 +9,7 @@ import type { GivenSocket, WantedSocket } from '../process/group.ts'
 import type { AcceptingWorker, Acceptor } from './acceptor.ts'
 import type { Departure } from './departure.ts'
 import { Listening } from './listening.ts'
-import { ProcessDeparture } from './process-departure.ts'
+import { type Others, ProcessDeparture } from './process-departure.ts'
 
 type RequestSocket = (wanted: WantedSocket) => Promise<GivenSocket>
 
@@ -53,10 +53,11 @@ export class Listeners {
   readonly #places = new Map<Listener, WantedSocket>()
   /** With which TLS servers of the process begin. */
   ticketKeys = ''
-  readonly departure = new ProcessDeparture(() => this.all.map(({ departure }) => departure))
+  readonly departure: ProcessDeparture
 
-  constructor(own: Listener) {
+  constructor(own: Listener, others: Others) {
     this.#own = own
+    this.departure = new ProcessDeparture(() => this.all.map(({ departure }) => departure), others)
     own.departure.whole = this.departure
   }
 

@@ -117,6 +117,7 @@ class WorkerLife {
     if (registry().settings.unhandledRejection === 'log') logRejections(group)
     group.onBurst = () => this.#report()
     group.onFull = (isFull) => this.#channel.send({ type: 'full', isFull })
+    group.onIdle = (isIdle) => this.#channel.send({ type: 'idle', isIdle })
     // Not before: while modules are evaluated the channel keeps no process alive that waits for an answer.
     registry().requestKeeper = () => this.#request((request) => this.#channel.send({ type: 'reachKeeper', request }))
     const started = group.start(boot.place)
@@ -131,6 +132,7 @@ class WorkerLife {
   /** The master has gone: the other workers leave, too, and nobody follows them. */
   #orphaned(): void {
     this.#hear({ rows: [], isEnding: true })
+    this.#group?.release() // nobody knows who is still at work
     this.leaveSoon(WorkerExit.Ended)
   }
 
@@ -166,6 +168,7 @@ class WorkerLife {
 
   #receive(message: ToChild): void {
     if (message.type === 'stop') this.#leave(WorkerExit.Ended, message.timeoutMs)
+    else if (message.type === 'release') this.#group?.release()
     else if (message.type === 'poll') this.#report()
     else if (message.type === 'activate') this.#activation = this.#activate()
     else if (message.type === 'retire') void this.#retire(message.isReload)

@@ -378,6 +378,7 @@ export class Master
     this.record()
     if (this.reign.leads) tellStatus(this.seen)
     if (this.isUp) this.#tellUnused()
+    this.onIdle()
     this.#wake()
   }
 
@@ -427,6 +428,21 @@ export class Master
   /** A process of the group is full, or has room again. */
   onFull({ share }: GroupState): void {
     if (this.#stopping === null && this.reign.leads) share.settle()
+  }
+
+  /**
+   * Who has nothing left to do stays for the others until none has. Looked at a turn later: what another process has
+   * said before may still be unread.
+   */
+  onIdle(): void {
+    if (this.#stopping !== null) setImmediate(() => this.#releaseIdle())
+  }
+
+  #releaseIdle(): void {
+    const processes = this.#processes()
+    const isEarlierAtWork = this.reign.leads && this.#earlier?.isSettled === false
+    if (isEarlierAtWork || !processes.every(({ isIdle }) => isIdle)) return
+    for (const handle of processes) handle.release()
   }
 
   onLeaving(): void {

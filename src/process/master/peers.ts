@@ -40,16 +40,17 @@ export class Peers {
 
   /** Called after every change: sends every process the differences. */
   settle(groups: readonly GroupState[], isEnding: boolean): void {
+    const isLast = isEnding && this.successors === null // the processes of a master that was replaced have followers
     this.own = groups.flatMap((group) => rowsOf(group, isEnding))
     const list = this.successors === null ? joined(this.own, this.predecessors) : joined(this.successors, this.own)
     const rows = new Map(list.map((row) => [workerKey(row), row]))
     const changed = [...rows.values()].filter((row) => !isSame(row, this.#rows.get(workerKey(row))))
     const gone = [...this.#rows.values()].filter((row) => !rows.has(workerKey(row)))
-    const isNews = changed.length + gone.length > 0 || isEnding !== this.#isEnding
+    const isNews = changed.length + gone.length > 0 || isLast !== this.#isEnding
     this.#rows = rows
-    this.#isEnding = isEnding
+    this.#isEnding = isLast
     if (!isNews) return
-    const news = { rows: [...gone.map((row) => ({ ...row, ...NO_SLOT, beside: [] })), ...changed], isEnding }
+    const news = { rows: [...gone.map((row) => ({ ...row, ...NO_SLOT, beside: [] })), ...changed], isEnding: isLast }
     this.onChange?.(this.own)
     for (const { slots } of groups) for (const { processes } of slots) for (const one of processes) one.tellPeers(news)
   }

@@ -101,6 +101,8 @@ export class WorkerHandle {
   onReport: (() => void) | null = null
   /** `isFull` has changed. */
   onFull: (() => void) | null = null
+  /** `isIdle` has changed. */
+  onIdle: (() => void) | null = null
   /** It requests a socket for an address of its own. */
   onListen: ((request: number, wanted: WantedSocket) => void) | null = null
   /** It requests a connection to the keeper of shared data. */
@@ -128,6 +130,8 @@ export class WorkerHandle {
   announcedExitCode: number | null = null
   /** It is at its connection limit and accepts no more. */
   isFull = false
+  /** While the whole server stops: it has nothing left to do, and stays for others. */
+  isIdle = false
   /** Its resident set, in bytes, when it became ready; 0 if unknown. */
   memoryAtReady = 0
   /** Messages per second over the last heartbeats. */
@@ -151,6 +155,7 @@ export class WorkerHandle {
   #isReady = false
   #leavesByItself = false
   #wasTold = false
+  #isReleased = false
   #hasTimedOut = false
   #wasKilled = false
   #deadline: NodeJS.Timeout | undefined
@@ -364,6 +369,13 @@ export class WorkerHandle {
     if (isBooting) this.#child.process.kill('SIGTERM') // it may not read its channel yet
   }
 
+  /** It need not stay for others any more. */
+  release(): void {
+    if (this.#isReleased) return
+    this.#isReleased = true
+    this.#child.channel.send({ type: 'release' })
+  }
+
   #toBeGone(timeoutMs: number): void {
     this.#deadlineAt = now() + timeoutMs
     if (this.state !== 'stopping') this.#move('stopping')
@@ -472,6 +484,9 @@ export class WorkerHandle {
       case 'full':
         this.isFull = message.isFull
         return this.onFull?.()
+      case 'idle':
+        this.isIdle = message.isIdle
+        return this.onIdle?.()
       case 'connections':
         return this.#onPage.shift()?.(message)
       case 'relieved':

@@ -12,6 +12,7 @@ const CHECKS = new Map<string, (fields: Fields) => boolean>([
   ['listen', ({ request, wanted }) => isNumber(request) && isObject(wanted) && isWantedSocket(wanted)],
   ['full', ({ isFull }) => typeof isFull === 'boolean'],
   ['connections', ({ rows, hasMore }) => Array.isArray(rows) && rows.every(isObject) && typeof hasMore === 'boolean'],
+  ['idle', ({ isIdle }) => typeof isIdle === 'boolean'],
   ['relieved', ({ turn }) => isNumber(turn)],
   ['leaving', ({ exitCode, timeoutMs }) => isNumber(exitCode) && isNumber(timeoutMs)],
   ['reachKeeper', ({ request }) => isNumber(request)],

@@ -27,6 +27,8 @@ export interface Parent {
   readonly isEnding: boolean
   onReport(group: GroupState, slot: Slot, handle: WorkerHandle): void
   onFull(group: GroupState): void
+  /** While the server stops: a process has nothing left to do, or something again. */
+  onIdle(): void
   /** A process no longer serves, having left on its own, and is not gone yet. */
   onLeaving(): void
   onGone(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void
@@ -117,6 +119,7 @@ export class WorkerSpawner {
     handle.onLeaving = () => this.#master.onLeaving()
     handle.onListen = (request, wanted) => void this.#giveSocket(group, slot, declaration, handle, request, wanted)
     handle.onFull = () => this.#master.onFull(group)
+    handle.onIdle = () => this.#master.onIdle()
     handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
     handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
     handle.onResign = (name, id) => this.#leaders.resign(handle, name, id)

@@ -86,6 +86,33 @@ test('two groups that ask each other while the server stops do not wait for each
     assert.ok(ms < SOON_MS, `${ms} ms`)
   }))
 
+test('the first that a process publishes is when the server stops: it is heard like what others publish', () =>
+  inSandbox(async (box) => {
+    const app = `
+      import { Channel, Timer, Worker } from 'millrace'
+      Worker.stopTimeout = ${WINDOW_S}
+      const stats = new Worker({ name: 'stats' })
+      stats.onWorkerStart = () => void Channel.subscribe('bye', (who) => console.error('-- heard', who))
+      stats.onWorkerStop = () => void Timer.sleep(0.8).then(stats.hold('a job')) // it has said to others what it hears
+      const web = new Worker({ name: 'web', count: 2 })
+      web.onWorkerActive = () => void (web.id === 1 && Channel.publish('bye', 'nobody'))
+      web.onWorkerStop = async () => {
+        await Timer.sleep(0.3)
+        Channel.publish('bye', web.id)
+      }
+      Worker.runAll()`
+    await box.start(box.file('app.js', app))
+    await until(() => box.log().includes('-- heard nobody'))
+    await box.stop()
+    assert.equal(
+      box
+        .log()
+        .match(/-- heard \d/g)
+        ?.sort(),
+      ['-- heard 0', '-- heard 1'],
+    )
+  }))
+
 test('with nothing in flight nobody waits; and where one never settles, the others leave with it', () =>
   inSandbox(async (box) => {
     await box.start(box.file('app.js', `${asking}Worker.runAll()`))

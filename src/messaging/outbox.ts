@@ -101,6 +101,8 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner<Unsent> {
   /** Address of the process that last announced its leaving. */
   #leftAddress = ''
   #isFlushing = false
+  /** Whether there has been a link to its process. */
+  #hasMet = false
   /** Whether a link should exist even with nothing to send. */
   #isWanted = false
   #isClosed = false
@@ -401,6 +403,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner<Unsent> {
   /** `link` to the same process is that of another outbox, which leaves it. */
   #inherit(link: OutgoingLink): void {
     if (!link.isOpen) return
+    this.#hasMet = true
     this.#follow(link)
     if (this.isLinked) return
     this.#precursor = link
@@ -460,6 +463,14 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner<Unsent> {
       from.settled(size)
     }
     this.look()
+  }
+
+  /**
+   * The process has drained and is gone, and had no link to this one, on which it would have said that it hears nothing
+   * any more. What waits for it alone, since nobody else got it, is not forgotten.
+   */
+  forgetUnmet(): void {
+    if (!this.#hasMet) this.forgetUnheard()
   }
 
   /** Nobody is there any more to hear what is for all: it is as settled as with one who has unsubscribed. */
@@ -523,6 +534,7 @@ export class Outbox implements LinkListener, LinkOwner, LossesOwner<Unsent> {
 
   opened(link: OutgoingLink): void {
     if (link !== this.#link) return
+    this.#hasMet = true
     this.#agree(link.terms as Terms)
     this.#host.linked(this, (link.terms as Terms).interest)
     this.#leavePrecursor()

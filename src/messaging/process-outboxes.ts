@@ -98,7 +98,10 @@ export class ProcessOutboxes {
   use({ address, beside = [] }: PeerRow, slot: Outbox, ended: readonly Beside[]): void {
     const wasCanary = ended.some((one) => one.address === address)
     if (this.#peers.besideAt(address) === undefined) this.#promote(address, slot, wasCanary)
-    for (const process of ended) this.#end(process.address)
+    for (const process of ended) {
+      if (process.role === 'leaving') this.#present.get(process.address)?.forgetUnmet()
+      this.#end(process.address)
+    }
     for (const one of beside) this.#serves(this.#peers.besideAt(one.address) as Beside, slot)
     for (const outbox of this.#past) if (outbox.count === 0) this.#past.delete(outbox)
   }

@@ -184,6 +184,19 @@ test('a process that drains and hears nothing more: what is for all is as with o
   leave()
 })
 
+test('what is for all, for a process that drains and is gone before there was a link to it, is as with one who has unsubscribed', async () => {
+  const { silent, next, here, mesh, slot, got, leave } = await withSilent()
+  mesh.use({ rows: [rowBeside(next.address, silent.address, 'leaving', 2)], isEnding: false })
+  const [old] = mesh.processes.besideOf('there') as [Outbox]
+  const outcomes = sayAll(old)
+  mesh.use({ rows: [rowOf(next.address, 2)], isEnding: false }) // it had told all that it knew that it hears nothing
+  const nobody = ['ERR_NO_RESPONDERS', false]
+  assert.equal(await outcomes, [nobody, nobody, undefined])
+  await until(() => slot.count === 0 && old.count === 0)
+  assert.equal([got, here.failed], [OF_QUEUE, []])
+  leave()
+})
+
 /** Two processes, the second of which takes the slot of the first while `here` can connect to nobody. */
 async function withSuccessor() {
   const network = gated()

@@ -104,12 +104,13 @@ export class Subscriptions {
   deliver({ subject, isForAll, queues }: Audience, message: unknown, from: WorkerRef, call: Call): unknown {
     const delivery = { subject, from, call }
     const chosen = this.#chosen(subject, isForAll, queues)
-    if (call.isRequest) return ask(chosen, message, delivery)
+    if (call.isRequest) return this.#ask(chosen, message, delivery)
     let promises = NO_PROMISES
     let called = 0
     let members = 0
-    for (const subscriber of chosen) {
-      if (subscriber.isOver) continue
+    for (const one of chosen) {
+      const subscriber = one.isOver ? this.#insteadOf(one, subject) : one
+      if (subscriber === undefined) continue
       called++
       if (subscriber.queue !== '') members++
       try {
@@ -140,6 +141,27 @@ export class Subscriptions {
     return chosen
   }
 
+  #ask(chosen: readonly Subscriber[], message: unknown, delivery: Delivery): unknown {
+    const results: unknown[] = []
+    const failures: unknown[] = []
+    for (const one of chosen) {
+      const subscriber = one.isOver ? this.#insteadOf(one, delivery.subject) : one
+      if (subscriber === undefined) continue
+      try {
+        results.push(subscriber.handler(message, delivery))
+      } catch (error) {
+        failures.push(error)
+      }
+    }
+    if (results.length === 0 && failures.length === 0) throw new Undelivered(delivery.subject, false)
+    return firstAnswer(results, failures)
+  }
+
+  /** One that was called before has unsubscribed it: of a queue there may be another member. */
+  #insteadOf({ queue }: Subscriber, subject: string): Subscriber | undefined {
+    return queue === '' ? undefined : anyOf(this.#tree.match(subject).filter((one) => one.queue === queue))
+  }
+
   /** Subscribers without a queue. */
   #forAll(subject: string): readonly Subscriber[] {
     const known = this.#known.get(subject)
@@ -149,21 +171,6 @@ export class Subscriptions {
     this.#known.set(subject, found)
     return found
   }
-}
-
-function ask(chosen: readonly Subscriber[], message: unknown, delivery: Delivery): unknown {
-  const results: unknown[] = []
-  const failures: unknown[] = []
-  for (const subscriber of chosen) {
-    if (subscriber.isOver) continue
-    try {
-      results.push(subscriber.handler(message, delivery))
-    } catch (error) {
-      failures.push(error)
-    }
-  }
-  if (results.length === 0 && failures.length === 0) throw new Undelivered(delivery.subject, false)
-  return firstAnswer(results, failures)
 }
 
 /** The error is told when those who have received the message are done. */

@@ -31,6 +31,30 @@ test('a message for very many subscribers whose handlers are asynchronous holds 
   close()
 })
 
+test('a member of a queue that is unsubscribed by who is called before it: another member gets the message', async () => {
+  const here = new Host(ROOM)
+  const { mesh, close } = meshOf(here)
+  const got: unknown[] = []
+  const count = 20 // at random each of the two is the one that would have got it
+  for (let n = 0; n < count; n++) {
+    const [told, asked] = [`told.${n}`, `asked.${n}`]
+    for (const subject of [told, asked]) {
+      const end = subscribed(subject, 'q', () => 'the first')
+      subscribed(subject, '', end)
+      subscribed(subject, 'q', (message) => {
+        got.push(message)
+        return 'the second'
+      })
+    }
+    mesh.hub.publish(told, n)
+    assert.is(await mesh.hub.request(asked, n, {}), 'the second')
+  }
+  await until(() => mesh.unsettled === 0)
+  assert.is(got.length, 2 * count)
+  assert.equal(here.failed, [])
+  close()
+})
+
 /** Publishes each to its end before the next. Returns how many each process has handled, by subject or queue. */
 async function sharesOf(patterns: readonly string[], queues: readonly string[], rounds: number) {
   const remote = meshOf(new Host(ROOM))

@@ -21,6 +21,7 @@ import {
   serveMessages,
   silenceMessages,
   tellLostMessages,
+  tellRestOfMessages,
   unsettledMessages,
   usePeers,
 } from './messaging/messaging.ts'
@@ -689,6 +690,11 @@ export class Worker<
     this.disconnect()
     for (const client of [...this.clients.values()]) apart(destroy, client)
     if (own === (this as unknown)) closeMessages()
+  }
+
+  /** @internal */
+  tellRest(): void {
+    if (own === (this as unknown)) tellRestOfMessages()
   }
 
   /** @internal */

@@ -401,13 +401,18 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   close(): void {
     this.#isClosed = true
     this.#listener?.close()
+    this.tellRest()
+    for (const link of [...this.#incoming]) link.close()
+  }
+
+  /** Once closed: fails at once what has been sent since. */
+  tellRest(): void {
     this.hub.abandon()
     this.hub.tellLost(Number.POSITIVE_INFINITY, HAS_LEFT)
     for (const outbox of this.#all) {
       outbox.close(HAS_LEFT)
       outbox.tellLost(Number.POSITIVE_INFINITY)
     }
-    for (const link of [...this.#incoming]) link.close()
   }
 }
 

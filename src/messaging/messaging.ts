@@ -74,6 +74,8 @@ export interface Bridge {
   /** As `Mesh.tellLost`. */
   tellLost(): Promise<void>
   close(): void
+  /** As `Mesh.tellRest`. */
+  tellRest(): void
 }
 
 /** The Worker of this process, as a bridge sees it. */
@@ -145,6 +147,12 @@ export async function tellLostMessages(): Promise<void> {
 export function closeMessages(): void {
   mesh?.close()
   for (const bridge of bridges) bridge.close()
+}
+
+/** Reports as lost what has been sent since: this process ends before the event loop would turn for that. */
+export function tellRestOfMessages(): void {
+  mesh?.tellRest()
+  for (const bridge of bridges) bridge.tellRest()
 }
 
 /** A process without a mesh cannot send. */

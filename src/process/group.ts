@@ -230,6 +230,8 @@ export interface Group {
   partWithClients(): void
   /** Closes at once whatever is left; no message leaves or comes any more. */
   cutOff(): void
+  /** Tells the senders of what has been sent since `cutOff`, at once. */
+  tellRest(): void
   /** What keeps `drain` from finishing, in words; empty if nothing does. */
   describeWork(): string
   /** Up to `limit` open connections with an id above `after`, in order of id; those this process has opened, too. */

@@ -444,6 +444,10 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     this.#link.close()
   }
 
+  tellRest(): void {
+    this.#post.close()
+  }
+
   up(): void {
     this.#post.up()
   }

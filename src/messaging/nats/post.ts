@@ -242,7 +242,7 @@ export class Post implements Carrier, LossesOwner {
       this.#settle(letter)
       if (letter.isAnswer) this.#troubles.log(`an answer is lost: ${error.message}`)
       else this.#settings.onSendFail(error, letter)
-    } else if (error.mayHaveBeenHandled) letter.pending.fail(error)
+    } else if (error.mayHaveBeenHandled || this.#isClosed) letter.pending.fail(error)
     else letter.pending.refuse(error) // in a later turn: who sends it again at once must not stop the loop
   }
 
@@ -319,21 +319,28 @@ export class Post implements Carrier, LossesOwner {
     this.#settings.look()
   }
 
-  /** Ends everything: what is left, and what is sent from now on, fails. */
+  /** Ends everything: what is left fails now, and what is sent from now on later, or when this is called again. */
   close(): void {
     this.#isClosed = true
-    void this.tellLost()
+    this.#loseAll()
+    this.#losses.tell(Number.POSITIVE_INFINITY)
   }
 
   /** Fails all that is unsettled now, in slices between which the event loop turns. */
   async tellLost(): Promise<void> {
+    this.#loseAll()
+    while (this.#losses.tell(TOLD_IN_ONE_TURN)) await new Promise(setImmediate)
+  }
+
+  /** Told of by `Losses.tell`. */
+  #loseAll(): void {
     this.#stopWaiting()
     const [written, waiting] = [this.#takeWritten(), [...this.#waiting]]
     this.#waiting.clear()
     this.#losses.hold()
+    this.failRefused(this.#losses.takeRefused())
     this.#lose(written, HAS_LEFT, true)
     this.#lose(waiting, HAS_LEFT, false)
-    while (this.#losses.tell(TOLD_IN_ONE_TURN)) await new Promise(setImmediate)
   }
 }
 

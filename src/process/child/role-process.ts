@@ -96,9 +96,22 @@ export function fail(channel: Up, error: unknown): void {
 /** How long the master may take to read what was declared: with many certificates that is megabytes. */
 const DESCRIPTION_MS = 10_000
 
-/** Exits when the last message has been sent, or after `ms` in any case. */
-export function exitWhenSent(channel: Up, exitCode: number, ms = 200): void {
-  const exit = () => process.exit(exitCode)
+/** How long the master may take to read the last message of a process. */
+const LAST_MESSAGE_MS = 200
+
+/**
+ * Exits when the last message has been sent, or after `ms` in any case.
+ * @param last called before that: what it rejects is still handled
+ */
+export function exitWhenSent(channel: Up, exitCode: number, ms = LAST_MESSAGE_MS, last: () => void = nothing): void {
+  const exit = () => {
+    last()
+    const end = () => {
+      last() // of what has been sent there
+      process.exit(exitCode)
+    }
+    queueMicrotask(() => process.nextTick(end)) // when no reaction to a promise is left
+  }
   channel.onClose = exit
   channel.end()
   setTimeout(exit, ms).unref()

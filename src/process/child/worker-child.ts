@@ -344,7 +344,7 @@ class WorkerLife {
     await this.#partWithClients()
     this.#group?.cutOff()
     this.#report(work)
-    exitWhenSent(this.#channel, this.#exitCode)
+    exitWhenSent(this.#channel, this.#exitCode, undefined, () => this.#group?.tellRest())
   }
 
   #report(work = this.#group?.describeWork() ?? ''): void {

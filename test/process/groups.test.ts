@@ -193,6 +193,31 @@ test('restart NAME: broken code stops nothing; all leave, and who connects meanw
 
 const HANGING = `b.onMessage = () => new Promise(() => {}); b.drainTimeoutMs = 60_000; Worker.stopTimeout = 60`
 
+test('restart NAME moves a group that reloads keep to its new address, and diff names it as the command', async () => {
+  await inSandbox(async (box) => {
+    const [a, b, c] = [await freePort(), await freePort(), await freePort()]
+    const code = (version: number, port: number) => box.file('app.js', two(version, [a, port], 'b.reloadable = false'))
+    await box.start(code(1, b))
+    const [ofA] = await pidsOf(box, 'a')
+    code(2, c)
+    for (const isReloaded of [false, true]) {
+      if (isReloaded) succeeded(await box.command('reload', 'b'))
+      assert.match(await ask(b, 'x'), /b 1$/)
+      const { code: isOther, stdout } = await box.command('diff')
+      assert.is(isOther, 1)
+      assert.match(stdout, /^b +listen +text:\S+ +text:\S+$/m)
+      assert.match(stdout, /^next: .*'millrace restart b' makes it so/m)
+    }
+    succeeded(await box.command('restart', 'b'))
+    assert.is(await ask(c, 'x'), 'x b 2')
+    assert.is(await refusal(b), 'ECONNREFUSED')
+    assert.is((await pidsOf(box, 'a'))[0], ofA)
+    await box.operate({ command: 'reload' })
+    assert.is((await box.command('diff')).code, 0)
+    await box.stop()
+  })
+})
+
 longTest('--timeout is how long work gets, and a second stop of a group shortens the first', async () => {
   await inSandbox(async (box) => {
     await box.start(box.file('app.js', two(1, [0, 0], HANGING)))

@@ -63,17 +63,22 @@ function changes(group: GroupState, wanted: Declaration): Difference[] {
       what: key,
       running: `${wordOf(declaration[key])}${key === 'count' && group.scaledTo !== null ? ' (scaled)' : ''}`,
       wanted: wordOf(wanted[key]),
-      // A reload keeps the scaled count unless the code declares another one than before.
-      command: key === 'count' && isOnlyScaled(group, wanted) ? `scale ${name} declared` : 'reload',
+      command: commandFor(key, group, wanted),
     }))
   const about = { group: name, wanted: 'running', command: `start ${name}` }
   if (group.isStopped) return [...settings, { ...about, what: 'group', running: 'stopped' }]
   return [...settings, ...processesOf(group)]
 }
 
+/** A reload keeps the scaled count unless the code declares another one than before, and the address of who stays. */
+function commandFor(setting: keyof Declaration, group: GroupState, wanted: Declaration): string {
+  if (setting === 'count' && isOnlyScaled(group, wanted)) return `scale ${group.name} declared`
+  return setting === 'listen' && !wanted.reloadable && !group.isStopped ? `restart ${group.name}` : 'reload'
+}
+
 /** How the processes differ from what the group is to have by now. */
 function processesOf({ name, slots, blueprint }: GroupState): Difference[] {
-  const { count } = blueprint.declaration
+  const { count, reloadable } = blueprint.declaration
   const numberOf = (is: (handle: WorkerHandle) => boolean) =>
     slots.filter(({ current }) => current !== null && is(current)).length
   const about = { group: name, what: 'processes' }
@@ -85,7 +90,7 @@ function processesOf({ name, slots, blueprint }: GroupState): Difference[] {
       ...about,
       running: `${outdated} with the code before`,
       wanted: `${count} with this code`,
-      command: 'reload',
+      command: reloadable ? 'reload' : `restart ${name}`,
     })
   if (ready !== count) found.push({ ...about, running: `${ready} ready`, wanted: `${count} ready`, command: 'status' })
   return found

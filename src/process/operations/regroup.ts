@@ -100,6 +100,11 @@ export class Regroup extends Reload {
     await this.startAll(group, blueprint)
   }
 
+  /** Those of a group that a reload would keep, too: all that a new process may bring is to come. */
+  protected override replaces(): boolean {
+    return true
+  }
+
   /** Sets how long processes may take to leave. */
   useWindow({ isGraceful, timeoutMs }: Leave, stopTimeoutMs: number): void {
     this.#windowOf = ({ declaration }) => timeoutMs ?? (isGraceful ? declaration.drainTimeoutMs : stopTimeoutMs)

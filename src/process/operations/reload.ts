@@ -56,7 +56,7 @@ export class Reload extends Turnover {
     const { plans, gone } = this.#plan(described)
     const covered = plans.flatMap(({ group, isMeant }) => (isMeant && group !== undefined ? group : []))
     const inner = new Map(covered.map((group) => [group, new Set(group.inner.values())]))
-    const old = replaceableIn(plans)
+    const old = this.#replaceableIn(plans)
     let failure: unknown
     try {
       await this.#turnOver(plans)
@@ -134,7 +134,7 @@ export class Reload extends Turnover {
   async #bindAll(plans: readonly Plan[]): Promise<Bound[]> {
     const { sockets } = this.supervisor
     // First, so that no other group takes a socket that stays.
-    for (const plan of plans) for (const socket of stayingOf(plan)?.sockets ?? []) sockets.keep(socket)
+    for (const plan of plans) for (const socket of this.#stayingOf(plan)?.sockets ?? []) sockets.keep(socket)
     const bound: Bound[] = []
     for (const plan of plans) if (plan.isMeant) bound.push({ ...plan, blueprint: await this.#bind(plan) })
     return bound
@@ -144,7 +144,7 @@ export class Reload extends Turnover {
   async #bind(plan: Plan): Promise<Blueprint> {
     const { declaration, key, mailbox, tlsFiles, group } = plan
     const isStopped = group?.isStopped === true
-    const staying = isStopped ? undefined : stayingOf(plan)
+    const staying = isStopped ? undefined : this.#stayingOf(plan)
     const count = group?.countFor(declaration.count) ?? declaration.count
     const wanted = { ...declaration, count, listen: staying?.declaration.listen ?? declaration.listen }
     const kept = staying?.sockets
@@ -169,7 +169,7 @@ export class Reload extends Turnover {
     for (const { group, blueprint } of bound) {
       const slot = group?.slots[0]
       if (group === undefined || slot === undefined || group.isStopped) continue
-      if (!blueprint.declaration.reloadable) continue
+      if (!this.replaces(blueprint.declaration)) continue
       if (isStopFirst(slot, blueprint)) log(`reload: no canary of ${group.name}: it cannot live beside the old process`)
       else await this.#startCanary(group, slot, blueprint)
     }
@@ -228,11 +228,11 @@ export class Reload extends Turnover {
     try {
       await this.renew(group, blueprint)
     } catch (error) {
-      this.#isBegun ||= runs(group, blueprint)
+      this.#isBegun ||= this.#runs(group, blueprint)
       if (!group.isStopped) group.giveUp(blueprint, declaredCount)
       throw error
     }
-    this.#isBegun ||= runs(group, blueprint)
+    this.#isBegun ||= this.#runs(group, blueprint)
     group.declare(declaredCount)
   }
 
@@ -244,11 +244,34 @@ export class Reload extends Turnover {
     }
     const present = group.slots.slice(0, declaration.count)
     const surplus = group.slots.slice(declaration.count)
-    if (declaration.reloadable) for (const slot of present) await this.replace(group, slot, blueprint)
+    if (this.replaces(declaration)) for (const slot of present) await this.replace(group, slot, blueprint)
     else for (const slot of present) this.#keep(group, slot, blueprint)
     group.blueprint = blueprint // from the first new process on: after a crash the new code starts
     await this.addSlots(group, blueprint)
     this.drains.push(this.remove(group, surplus))
+  }
+
+  /** Whether the processes of a group that is declared so are replaced; otherwise they stay. */
+  protected replaces({ reloadable }: Declaration): boolean {
+    return reloadable
+  }
+
+  /** What stays as it is, because its processes do, or it is not covered. */
+  #stayingOf({ declaration, isMeant, group }: Plan): Blueprint | undefined {
+    return this.replaces(declaration) && isMeant ? undefined : group?.blueprint
+  }
+
+  /** The processes that will have the code before, if this is given up after it has begun to replace them. */
+  #replaceableIn(plans: readonly Plan[]): WorkerHandle[] {
+    return plans
+      .filter(({ isMeant, declaration }) => isMeant && this.replaces(declaration))
+      .flatMap(({ group }) => group?.slots ?? [])
+      .flatMap(({ current }) => current ?? [])
+  }
+
+  /** Whether the processes that the group has from now on run this, and not only its settings have changed. */
+  #runs({ blueprint, isStopped }: GroupState, wanted: Blueprint): boolean {
+    return blueprint === wanted && this.replaces(wanted.declaration) && !isStopped
   }
 
   #keep(group: GroupState, slot: Slot, { key, declaration }: Blueprint): void {
@@ -260,24 +283,6 @@ export class Reload extends Turnover {
     receipt.note = note
     this.tell(group.name, receipt)
   }
-}
-
-/** What stays as it is, because its declaration is not reloadable or not covered. */
-function stayingOf({ declaration, isMeant, group }: Plan): Blueprint | undefined {
-  return declaration.reloadable && isMeant ? undefined : group?.blueprint
-}
-
-/** The processes that will have the code before, if the reload is given up after it has begun to replace them. */
-function replaceableIn(plans: readonly Plan[]): WorkerHandle[] {
-  return plans
-    .filter(({ isMeant, declaration }) => isMeant && declaration.reloadable)
-    .flatMap(({ group }) => group?.slots ?? [])
-    .flatMap(({ current }) => current ?? [])
-}
-
-/** Whether the processes that the group has from now on run this, and not only its settings have changed. */
-function runs({ blueprint, isStopped }: GroupState, wanted: Blueprint): boolean {
-  return blueprint === wanted && wanted.declaration.reloadable && !isStopped
 }
 
 function countAll(bound: readonly Bound[]): number {

@@ -121,6 +121,27 @@ longTest(
   },
 )
 
+test('a stopped group whose new process ends as soon as it serves stays stopped', async () => {
+  await inSandbox(async (box) => {
+    const ports = [0, await freePort()]
+    await box.start(box.file('app.js', two(1, ports)))
+    succeeded(await box.command('stop', 'b'))
+    box.file('app.js', two(2, ports, `b.onWorkerActive = () => { if (b.id === 0) throw new Error('planted') }`))
+    for (const _ of ['at first', 'again']) {
+      const { code, stderr } = await box.command('start', 'b')
+      assert.is(code, 6, stderr)
+      assert.match(stderr, /^millrace: start given up: worker b:0 pid \d+, which had just started, has ended: .*planted/m)
+      const { groups } = await box.status()
+      assert.ok(groups[1]?.isStopped && groups[1].workers.every(({ state }) => state === 'stopped'))
+      assert.is(await refusal(ports[1] ?? 0), 'ECONNREFUSED')
+    }
+    box.file('app.js', two(3, ports))
+    succeeded(await box.command('start', 'b'))
+    assert.is(await ask(ports[1] ?? 0, 'x'), 'x b 3')
+    await box.stop()
+  })
+})
+
 test('reload NAME replaces only the processes of that group', async () => {
   await inSandbox(async (box) => {
     await box.start(box.file('app.js', two(1, [0, 0])))

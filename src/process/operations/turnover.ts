@@ -115,8 +115,9 @@ export class Turnover {
   }
 
   /**
-   * Starts all processes of a group without any, at once. If one does not become ready, a group that was stopped is
-   * stopped again, as it was; otherwise the crash policy takes over. Rejects with the first reason.
+   * Starts all processes of a group without any, at once. If one does not become ready, or ends as soon as it serves, a
+   * group that was stopped is stopped again, as it was; otherwise the crash policy takes over. Rejects with the first
+   * reason.
    */
   protected async startAll(group: GroupState, blueprint: Blueprint): Promise<void> {
     const { isStopped: wasStopped, blueprint: before } = group
@@ -138,12 +139,16 @@ export class Turnover {
         slot.isHeld = wasStopped && slot.current === null
       }
     })
-    const failed = (await Promise.allSettled(starts)).find(({ status }) => status === 'rejected')
-    if (failed !== undefined && wasStopped) {
-      const stopped = this.stopAll(group, blueprint.declaration.drainTimeoutMs)
-      this.drains.push(stopped.then(() => this.resize(group, before)))
+    try {
+      await allSettled(starts)
+      if (wasStopped) await this.checkActive()
+    } catch (error) {
+      if (wasStopped) {
+        const stopped = this.stopAll(group, blueprint.declaration.drainTimeoutMs)
+        this.drains.push(stopped.then(() => this.resize(group, before)))
+      }
+      throw error
     }
-    if (failed !== undefined) throw (failed as PromiseRejectedResult).reason
   }
 
   /** Stops the group from now on. Resolves when its processes have gone. */
@@ -426,6 +431,12 @@ function drainNote(exit: WorkerExitInfo, old: WorkerHandle): string {
   if (exit.wasKilled) return `killed${old.report.work && `, with ${old.report.work}`}`
   const unfinished = old.report.work && `left ${old.report.work} unfinished`
   return exit.exitCode === WorkerExit.Ended ? unfinished : exit.word
+}
+
+/** Settles when all have; rejects with the first reason. */
+async function allSettled(steps: readonly Promise<void>[]): Promise<void> {
+  const failed = (await Promise.allSettled(steps)).find(({ status }) => status === 'rejected')
+  if (failed !== undefined) throw (failed as PromiseRejectedResult).reason
 }
 
 /** Resolves when those that leave now have gone. Not those that begin meanwhile: there may always be another. */

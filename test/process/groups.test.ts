@@ -1,5 +1,6 @@
 // One group of a server by its name: stop, start, reload, restart, while the others go on.
 
+import { existsSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Followed } from '../support/events.ts'
@@ -130,7 +131,10 @@ test('a stopped group whose new process ends as soon as it serves stays stopped'
     for (const _ of ['at first', 'again']) {
       const { code, stderr } = await box.command('start', 'b')
       assert.is(code, 6, stderr)
-      assert.match(stderr, /^millrace: start given up: worker b:0 pid \d+, which had just started, has ended: .*planted/m)
+      assert.match(
+        stderr,
+        /^millrace: start given up: worker b:0 pid \d+, which had just started, has ended: .*planted/m,
+      )
       const { groups } = await box.status()
       assert.ok(groups[1]?.isStopped && groups[1].workers.every(({ state }) => state === 'stopped'))
       assert.is(await refusal(ports[1] ?? 0), 'ECONNREFUSED')
@@ -235,6 +239,39 @@ test('restart NAME moves a group that reloads keep to its new address, and diff 
     assert.is((await pidsOf(box, 'a'))[0], ofA)
     await box.operate({ command: 'reload' })
     assert.is((await box.command('diff')).code, 0)
+    await box.stop()
+  })
+})
+
+/** The first process of slot 0 fails at once; slot 1 is ready once the file of the `flag` is there. */
+const oneFails = (flag: string) => `
+  import { existsSync, writeFileSync } from 'node:fs'
+  b.onWorkerStart = async () => {
+    if (b.id === 0 && !existsSync('${flag}.failed')) {
+      writeFileSync('${flag}.failed', '')
+      throw new Error('planted')
+    }
+    while (b.id === 1 && !existsSync('${flag}')) await new Promise((resolve) => setTimeout(resolve, 20))
+  }`
+
+test('restart NAME: a process that fails is followed at once, however long the others take to start', async () => {
+  await inSandbox(async (box) => {
+    const ports = [0, await freePort()]
+    await box.start(box.file('app.js', two(1, ports)))
+    box.file('app.js', two(2, ports, oneFails(`${box.directory}/flag`)))
+    const restarting = box.begin('restart', 'b')
+    await until(() => existsSync(`${box.directory}/flag.failed`))
+    assert.is(await ask(ports[1] ?? 0, 'x'), 'x b 2')
+    const { groups } = await box.status()
+    assert.equal(
+      groups[1]?.workers.map(({ state }) => state),
+      ['ready', 'starting'],
+    )
+    box.file('flag', '')
+    const { code, stderr } = await restarting.ended
+    assert.is(code, 6)
+    assert.match(stderr, /restart given up: worker b:0 did not become ready: Error: planted/)
+    await until(async () => (await box.status()).groups[1]?.workers.every(({ state }) => state === 'ready'))
     await box.stop()
   })
 })

@@ -137,6 +137,7 @@ export class Turnover {
         throw error
       } finally {
         slot.isHeld = wasStopped && slot.current === null
+        this.supervisor.reconcile() // who is tried again does not wait for the others
       }
     })
     try {

@@ -227,6 +227,47 @@ longTest('the last of them counts, too: while the old one drains', async () => {
   })
 })
 
+/** What the second process of slot 0 does once, when it is active. */
+const hiccup = (does: string) =>
+  `worker.onWorkerActive = () => { if (worker.id === 0 && worker.incarnation === 2) { ${does} } }`
+
+test('settings follow once every slot runs the new code, though a new process has ended since', async () => {
+  await inSandbox(async (box) => {
+    const client = await Client.connect(portOf(await box.start(box.file('app.js', version(1, 1)))))
+    await client.ask('x')
+    const pidFile = join(box.directory, 'own.pid')
+    const settings = `Worker.pidFile = '${pidFile}'`
+    box.file('app.js', version(2, 1, `${settings}; ${hiccup(`throw new Error('planted')`)}`))
+    const { code, stderr } = await box.command('reload')
+    assert.is(code, 6)
+    assert.match(stderr, /which had just started, has ended: Error: planted/)
+    const { pid } = await box.status()
+    assert.is(readFileSync(pidFile, 'utf8').trim(), `${pid}`)
+    const { stdout } = await box.command('diff')
+    assert.match(stdout, /^What runs is what the code says/)
+    await box.stop()
+  })
+})
+
+longTest('the same where one ends while another one of a restart NAME still starts', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', version(1, 2)))
+    const [pidFile, flag] = [join(box.directory, 'own.pid'), join(box.directory, 'flag')]
+    const waits = `
+      import { existsSync, writeFileSync } from 'node:fs'
+      const sleep = () => new Promise((resolve) => setTimeout(resolve, 20))
+      worker.onWorkerStart = async () => { while (worker.id === 1 && !existsSync('${flag}')) await sleep() }`
+    box.file('app.js', version(2, 2, `${waits}; Worker.pidFile = '${pidFile}'; ${hiccup('process.exit(3)')}`))
+    const restarting = box.begin('restart', 'echo')
+    await until(async () => workersOf(await box.status())[0]?.incarnation === 3)
+    box.file('flag', '')
+    const { code, stderr } = await restarting.ended
+    assert.is(code, 6, stderr)
+    assert.ok(existsSync(pidFile))
+    await box.stop()
+  })
+})
+
 longTest('a scale whose new process crashes at once is taken back', async () => {
   await inSandbox(async (box) => {
     const before = await box.start(box.file('app.js', version(1, 1)))

@@ -148,13 +148,11 @@ export class Operator {
     log('reload: checking the new code')
     tellService('RELOADING=1', monotonicUsec())
     const stopExtending = extendWhile(() => this.#master.startsInTime && !this.#master.isStopping)
-    let isDone = false
     try {
       await work.run(await this.#master.describeAnew((described) => work.check(described)))
-      isDone = true
     } finally {
       stopExtending()
-      this.#master.settleNewCode(isDone)
+      this.#master.settleNewCode(work.isComplete)
       if (!this.#master.isStopping) tellService('READY=1')
     }
   }

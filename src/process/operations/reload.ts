@@ -34,11 +34,17 @@ export class Reload extends Turnover {
   readonly #canaries: Canary[] = []
   /** A group has come to the new code, if only for its next process. */
   #isBegun = false
+  #isComplete = false
 
   /** @param canaryMs how long one process of each group is watched before the others follow; 0 for no canary */
   constructor(supervisor: Supervisor, operation: Operation = 'reload', names: readonly string[] = [], canaryMs = 0) {
     super(supervisor, operation, names)
     this.#canaryMs = canaryMs
+  }
+
+  /** All that it covers has come to the new code, and nothing else is left, even if a new process has ended since. */
+  get isComplete(): boolean {
+    return this.#isComplete
   }
 
   get canaries(): CanaryReport[] {
@@ -60,7 +66,10 @@ export class Reload extends Turnover {
     let failure: unknown
     try {
       await this.#turnOver(plans)
+      this.#isComplete = !this.#isWhole || gone.length === 0
+      this.checkStarted()
       if (this.#isWhole) for (const group of gone) this.removeGroup(group)
+      this.#isComplete = true
     } catch (error) {
       failure = error
       for (const canary of this.#canaries) this.#takeBack(canary)
@@ -104,7 +113,6 @@ export class Reload extends Turnover {
       if (group === undefined) await this.#add(blueprint)
       else await this.#bring(group, blueprint, declaration.count)
     }
-    this.checkStarted()
   }
 
   /** No group is named: all are covered. */

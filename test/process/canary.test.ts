@@ -391,6 +391,30 @@ test('a canary that does not come up, one that is stopped with the server, and t
   })
 })
 
+/** Answers how often its event loop has been watched so far, and by how many timers it is now. */
+const TICKS = `
+  const [set, clear, ticks] = [globalThis.setInterval, globalThis.clearInterval, new Set()]
+  let begun = 0
+  globalThis.setInterval = (use, ms) => {
+    const timer = set(use, ms)
+    if (ms === 10) begun += ticks.add(timer).has(timer)
+    return timer
+  }
+  globalThis.clearInterval = (timer) => void (ticks.delete(timer), clear(timer))
+  worker.onMessage = (connection) => connection.send(begun + ' ' + ticks.size)`
+
+test('nobody is watched any more when the canary of a later group does not come up', async () => {
+  await inSandbox(async (box) => {
+    const other = (more: string) => `${TICKS}\nconst other = new Worker({ name: 'other' })\n${more}`
+    const port = portOf(await box.start(box.file('app.js', version(1, 1, other('')))))
+    const broken = `other.onWorkerStart = () => { throw new Error('planted') }`
+    box.file('app.js', version(2, 1, other(broken)))
+    assert.is((await box.command('reload', '--canary')).code, 6)
+    await until(async () => (await ask(port, 'x')) === '1 0')
+    await box.stop()
+  })
+})
+
 test('a group that cannot live twice has no canary, one that is new none either', async () => {
   await inSandbox(async (box) => {
     const program = (more: string) => version(1, 1, `worker.reloadMode = 'stop-first'\n${more}`)

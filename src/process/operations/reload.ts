@@ -174,16 +174,10 @@ export class Reload extends Turnover {
 
   /** Starts one new process in each group, beside the old ones. Rejects if one of them is worse than those. */
   async #tryOut(bound: readonly Bound[]): Promise<void> {
-    for (const { group, blueprint } of bound) {
-      const slot = group?.slots[0]
-      if (group === undefined || slot === undefined || group.isStopped) continue
-      if (!this.replaces(blueprint.declaration)) continue
-      if (isStopFirst(slot, blueprint)) log(`reload: no canary of ${group.name}: it cannot live beside the old process`)
-      else await this.#startCanary(group, slot, blueprint)
-    }
-    if (this.#canaries.length === 0) return
-    log(`reload: watching ${this.#canaries.map(({ worker, handle }) => `${worker} pid ${handle.pid}`).join(', ')}`)
     try {
+      await this.#startCanaries(bound)
+      if (this.#canaries.length === 0) return
+      log(`reload: watching ${this.#canaries.map(({ worker, handle }) => `${worker} pid ${handle.pid}`).join(', ')}`)
       await watchCanaries(this.#canaries, this.#canaryMs)
     } finally {
       for (const canary of this.#canaries) canary.end()
@@ -192,6 +186,16 @@ export class Reload extends Turnover {
       if (report.warning !== '') log(`reload: warning: ${report.warning}`)
       else if (report.canary.messages === 0)
         log(`reload: canary ${worker} pid ${report.pid} had no traffic, so it proves little`)
+  }
+
+  async #startCanaries(bound: readonly Bound[]): Promise<void> {
+    for (const { group, blueprint } of bound) {
+      const slot = group?.slots[0]
+      if (group === undefined || slot === undefined || group.isStopped) continue
+      if (!this.replaces(blueprint.declaration)) continue
+      if (isStopFirst(slot, blueprint)) log(`reload: no canary of ${group.name}: it cannot live beside the old process`)
+      else await this.#startCanary(group, slot, blueprint)
+    }
   }
 
   async #startCanary(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {

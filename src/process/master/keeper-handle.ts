@@ -36,6 +36,7 @@ export class KeeperHandle {
   /** The keeper that the earlier master started. It lives as long as a process is connected. */
   #inherited: Identity = NOBODY
   #hold: net.Socket | null = null
+  #joining: Promise<boolean> | null = null
   #child: Child | null = null
   #ready: Promise<void> | null = null
   /** Settles when the end of `#child` has been reported. */
@@ -81,6 +82,11 @@ export class KeeperHandle {
     return { identity: { pid, startTime: pid === 0 ? '' : startTimeOf(pid) }, secret: this.#secret }
   }
 
+  /** Holds on to the earlier master's keeper, if there is one: it then outlives that master and its processes. */
+  async hold(): Promise<void> {
+    if (this.#child === null) await this.#join()
+  }
+
   /** Connects to the earlier master's keeper, if there is one; starts a new one if that has gone. */
   async rejoin(): Promise<void> {
     if (this.#child !== null) return
@@ -99,8 +105,15 @@ export class KeeperHandle {
     }
   }
 
-  /** Connects to the running keeper; false if there is none. */
-  async #join(): Promise<boolean> {
+  /** Connects to the running keeper, once; false if there is none. */
+  #join(): Promise<boolean> {
+    this.#joining ??= this.#take().finally(() => {
+      this.#joining = null
+    })
+    return this.#joining
+  }
+
+  async #take(): Promise<boolean> {
     if (this.#hold !== null) return true
     const hold = await this.#dial().catch(() => null)
     if (hold === null) return false

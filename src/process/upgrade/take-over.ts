@@ -58,6 +58,7 @@ export class TakeOver {
     earlier.onPeers = (rows) => this.#follow(rows)
     earlier.onLeft = () => void this.#outlive()
     if (earlier.isGone) void this.#outlive()
+    await this.#household.keeper?.hold() // the earlier one may be killed at any time
   }
 
   /**
@@ -131,6 +132,7 @@ export class TakeOver {
   async #outlive(): Promise<void> {
     const [master, household, earlier] = [this.#master, this.#household, this.#earlier]
     const { pid } = earlier.inheritance
+    await household.keeper?.hold() // perhaps started meanwhile: else it would end with the earlier processes
     if (earlier.isGone) await earlier.ended()
     if (earlier.isGone) speakUp() // no one is left to name it
     // It may have left its socket's second name.

@@ -15,6 +15,7 @@ import type { TlsState } from '../protocol.ts'
 import type { Secured, Tls } from '../transport.ts'
 import { guardedClientCallbacks, guardedServerCallbacks } from './tls-callbacks.ts'
 import { hasExpired, sessionSettings } from './tls-sessions.ts'
+import { trusting } from './tls-trust.ts'
 
 /** A certificate with its key, as PEM or as file names. Files are read again at each reload. */
 export interface CertificateOptions extends nodeTls.SecureContextOptions {
@@ -35,7 +36,8 @@ export interface ServerTlsOptions
     > {
   /**
    * Certificates by the name a client asks for; a star matches within one label. The exact name wins, then the pattern
-   * with most characters besides stars.
+   * with most characters besides stars. A name without a `ca` of its own trusts whom the server trusts, and one without
+   * a `crl` nobody whom the server has revoked.
    */
   sni?: Record<string, CertificateOptions>
   /** How long a client's handshake may take, in ms. Default: 10 s; Infinity is without limit. */
@@ -135,8 +137,10 @@ export class TlsServer implements Tls {
     const files = secrets?.files ?? {}
     const { sni = {}, handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS, ...own } = options
     if (!hasCertificate(options)) throw noCertificate()
-    const names = Object.entries(sni).map(([name, options]) => ({ name, options, settings: resolved(options, files) }))
     const settings = settingsOf(own, handshakeTimeoutMs, files, secrets)
+    const names = Object.entries(sni).map(([name, options]) => {
+      return { name, options, settings: trusting(resolved(options, files), settings) }
+    })
     const byName = names.map(({ settings }) => settings)
     Object.assign(settings, sessionSettings(settings, byName))
     if (names.length > 0) settings.SNICallback ??= chooserOf(names)
@@ -319,7 +323,7 @@ function settingsOf(
 
 type SniCallback = NonNullable<nodeTls.TlsOptions['SNICallback']>
 
-/** A certificate for a name or a pattern of names: as given, and with its files read. */
+/** A certificate for a name or a pattern of names: as given, and with its files read and whom the server trusts. */
 interface Named {
   readonly name: string
   readonly options: CertificateOptions

@@ -110,6 +110,39 @@ test('SNI: the exact name wins over a wildcard, and the more specific wildcard o
   }
 })
 
+test('SNI: every name trusts whom the server trusts, and nobody it has revoked, unless it has its own authorities', async () => {
+  const [ours, theirs] = [new Authority(), new Authority()]
+  try {
+    const own = ours.issue('own')
+    const clients = { alice: ours.issue('alice'), mallory: ours.issue('mallory'), bob: theirs.issue('bob') }
+    const crl = ours.revoke(clients.mallory)
+    const sni = {
+      'plain.test': own,
+      'again.test': { ...own, ca: readFileSync(ours.caFile) },
+      'theirs.test': { ...own, caFile: theirs.caFile, crl: theirs.revoke() },
+      'all.test': { ...own, crl: [] },
+    }
+    const letIn: Record<string, readonly string[]> = {
+      'own.test': ['alice'],
+      'plain.test': ['alice'],
+      'again.test': ['alice'],
+      'theirs.test': ['bob'],
+      'all.test': ['alice', 'mallory'],
+    }
+    await served({ ...own, caFile: ours.caFile, crl, requestCert: true, sni }, async (port) => {
+      for (const [servername, expected] of Object.entries(letIn))
+        for (const [who, { certFile, keyFile }] of Object.entries(clients)) {
+          const shown = { cert: readFileSync(certFile), key: readFileSync(keyFile) }
+          const said = await readBy({ ...shown, servername, port })
+          assert.is(said, expected.includes(who) ? 'hello' : '', `${who} at ${servername}`)
+        }
+    })
+  } finally {
+    ours.remove()
+    theirs.remove()
+  }
+})
+
 test('a handshake may be without limit, or have one longer than any timer of Node', async () => {
   const authority = new Authority()
   const warnings: string[] = []

@@ -222,7 +222,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     return this[kSecure](new TlsClient(options, this.#target.host, this.connectTimeoutMs))
   }
 
-  /** Returns `example.org:80`, or the path of a Unix socket. */
+  /** Returns `example.org:80`, with the name in ASCII, or the path of a Unix socket. */
   getRemoteHost(): string {
     const { host, port, path } = this.#target
     return path || `${host.includes(':') ? `[${host}]` : host}:${port}`

@@ -83,7 +83,7 @@ export function parseHttpAddress(text: string): Address {
   return parseAddress(text)
 }
 
-/** The address a client connects to. */
+/** The address a client connects to. A name is in ASCII. */
 export interface Target extends Address {
   readonly transport: 'tcp' | 'unix'
   /** Such as `/chat?room=1`; `/` when the address has none. */
@@ -91,7 +91,10 @@ export interface Target extends Address {
 }
 
 /** The address as in a Host header field: without the usual port; `localhost` for a Unix socket. */
-export function authorityOf({ transport, host, port }: Address, usualPort: number): string {
+export function authorityOf(
+  { transport, host, port }: Pick<Target, 'transport' | 'host' | 'port'>,
+  usualPort: number,
+): string {
   if (transport === 'unix') return 'localhost'
   const name = hostNameOf(host)
   return port === usualPort ? name : `${name}:${port}`
@@ -99,8 +102,13 @@ export function authorityOf({ transport, host, port }: Address, usualPort: numbe
 
 /** A zone is the client's own name for an interface, and must not be sent (RFC 6874 section 4). */
 function hostNameOf(host: string): string {
-  if (isIPv6(host)) return `[${host.replace(/%.*/, '')}]`
-  return /^[\x21-\x7e]*$/.test(host) ? host : domainToASCII(host)
+  return isIPv6(host) ? `[${host.replace(/%.*/, '')}]` : host
+}
+
+/** The name as it is sent: an internationalised one in ASCII (RFC 5891); empty if it has no such form. */
+export function asciiName(name: string): string {
+  if (/^[\x21-\x7e]*$/.test(name)) return name
+  return /[/\\?#]/.test(name) ? '' : domainToASCII(name) // which would end the name there
 }
 
 const AFTER_HOST = /^([^/?#]*)([^#]*)/
@@ -116,7 +124,9 @@ export function parseTarget(text: string, usual: number): Target {
   const address = parseAddress(`${scheme}://${authority}${hasPort ? '' : `:${usual}`}`)
   if (address.port === 0) throw bad(text, 'a client needs a port')
   if (address.transport === 'udp') throw bad(text, 'there is AsyncUdpConnection for datagrams')
-  return { ...address, transport: 'tcp', uri: tail.startsWith('/') ? tail : `/${tail}` }
+  const host = isIPv6(address.host) ? address.host : asciiName(address.host)
+  if (host === '') throw bad(text, `${address.host} has no form in ASCII`)
+  return { ...address, host, transport: 'tcp', uri: tail.startsWith('/') ? tail : `/${tail}` }
 }
 
 /** Returns the 16 bytes of an IPv6 address, without its zone. */

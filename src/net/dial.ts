@@ -5,7 +5,7 @@ import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, ProtocolError, SystemError } from '../errors.ts'
 import { nothing } from '../nothing.ts'
 import type { ConnectTarget, ProxySettings } from '../transport.ts'
-import { ipv6Bytes } from './address.ts'
+import { authorityOf, ipv6Bytes } from './address.ts'
 import { addressesOf, firstConnected } from './race.ts'
 
 /** Connects. Rejects with a SystemError, a ProtocolError about the proxy, or the signal's reason. */
@@ -182,9 +182,11 @@ function counted(text: string, what: string): Buffer {
 }
 
 const LONGEST_HEAD = 16_384
+/** CONNECT names a port always (RFC 9110 section 9.3.6). */
+const NO_USUAL_PORT = 0
 
-async function throughHttp(talk: Talk, proxy: ProxySettings, { host, port }: ConnectTarget): Promise<void> {
-  const endpoint = formatEndpoint(host, port)
+async function throughHttp(talk: Talk, proxy: ProxySettings, target: ConnectTarget): Promise<void> {
+  const endpoint = authorityOf(target, NO_USUAL_PORT)
   const authorization = authorizationOf(proxy)
   const lines = [`CONNECT ${endpoint} HTTP/1.1`, `Host: ${endpoint}`]
   if (authorization !== '') lines.push(`Proxy-Authorization: ${authorization}`)

@@ -13,6 +13,7 @@ import { nothing } from '../nothing.ts'
 import { ANY_STRING, check, isObject, POSITIVE, type Rule, rule } from '../options.ts'
 import type { TlsState } from '../protocol.ts'
 import type { Secured, Tls } from '../transport.ts'
+import { asciiName } from './address.ts'
 import { guardedClientCallbacks, guardedServerCallbacks } from './tls-callbacks.ts'
 import { hasExpired, sessionSettings } from './tls-sessions.ts'
 import { trusting } from './tls-trust.ts'
@@ -124,7 +125,18 @@ function checkOurs(what: string, options: ServerTlsOptions | CertificateOptions 
     if (value !== undefined) check(`${what}.${name}`, value, each, 'ERR_TLS_OPTION')
   }
   if ('sni' in options)
-    for (const [name, each] of Object.entries(options.sni ?? {})) checkOurs(`ssl.sni['${name}']`, each)
+    for (const [name, each] of Object.entries(options.sni ?? {})) {
+      checkName(name)
+      checkOurs(`ssl.sni['${name}']`, each)
+    }
+}
+
+/** Throws a UsageError for a name that no client can ask for. */
+function checkName(name: string): void {
+  const isMixed = name.split('.').some((label) => label.includes('*') && asciiName(label) !== label)
+  if (!isMixed && (asciiName(name) !== '' || name === '')) return
+  const why = isMixed ? 'a star stands for ASCII only: write the label as xn--...' : 'it has no form in ASCII'
+  throw new UsageError('ERR_TLS_OPTION', `ssl.sni['${name}'] is no name: ${why}`)
 }
 
 export class TlsServer implements Tls {
@@ -139,7 +151,7 @@ export class TlsServer implements Tls {
     if (!hasCertificate(options)) throw noCertificate()
     const settings = settingsOf(own, handshakeTimeoutMs, files, secrets)
     const names = Object.entries(sni).map(([name, options]) => {
-      return { name, options, settings: trusting(resolved(options, files), settings) }
+      return { name, pattern: asciiName(name), options, settings: trusting(resolved(options, files), settings) }
     })
     const byName = names.map(({ settings }) => settings)
     Object.assign(settings, sessionSettings(settings, byName))
@@ -326,30 +338,32 @@ type SniCallback = NonNullable<nodeTls.TlsOptions['SNICallback']>
 /** A certificate for a name or a pattern of names: as given, and with its files read and whom the server trusts. */
 interface Named {
   readonly name: string
+  /** The name in ASCII, as clients ask for it. */
+  readonly pattern: string
   readonly options: CertificateOptions
   readonly settings: nodeTls.SecureContextOptions
 }
 
 /** Compares names regardless of case (RFC 4343), which `addContext` of node:tls does not. */
 function chooserOf(names: readonly Named[]): SniCallback {
-  const contexts = names.toSorted(bySpecificity).map(({ name, options, settings }) => {
+  const contexts = names.toSorted(bySpecificity).map(({ name, pattern, options, settings }) => {
     const context = checked(`ssl.sni['${name}']`, options, settings, () => tls().createSecureContext(settings))
-    return { pattern: patternOf(name), context }
+    return { expression: expressionOf(pattern), context }
   })
-  return (name, done) => done(null, contexts.find(({ pattern }) => pattern.test(name))?.context)
+  return (name, done) => done(null, contexts.find(({ expression }) => expression.test(name))?.context)
 }
 
 /** Exact names first, then patterns with more characters besides stars; among equals the order does not change. */
 function bySpecificity(one: Named, other: Named): number {
-  const weights = [one, other].map(({ name }) =>
-    name.includes('*') ? name.replaceAll('*', '').length : Number.MAX_SAFE_INTEGER,
+  const weights = [one, other].map(({ pattern }) =>
+    pattern.includes('*') ? pattern.replaceAll('*', '').length : Number.MAX_SAFE_INTEGER,
   )
   return (weights[1] ?? 0) - (weights[0] ?? 0)
 }
 
 /** A star matches within one label. */
-function patternOf(name: string): RegExp {
-  return new RegExp(`^${name.replace(/[.^$+?()|\\[\]{}]/g, '\\$&').replaceAll('*', '[^.]*')}$`, 'i')
+function expressionOf(pattern: string): RegExp {
+  return new RegExp(`^${pattern.replace(/[.^$+?()|\\[\]{}]/g, '\\$&').replaceAll('*', '[^.]*')}$`, 'i')
 }
 
 function resolved<T extends CertificateOptions>(options: T, files: Files): Omit<T, keyof typeof FILE_OPTIONS> {

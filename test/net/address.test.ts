@@ -100,6 +100,24 @@ test('a Host field has no zone, which names an interface of the client, and a na
     assert.is(authorityOf(parseTarget(address, 80), 80), authority)
 })
 
+test('a client gets an internationalised name in ASCII, as it goes out; what has no such form is no name', () => {
+  for (const [address, host] of [
+    ['wss://b\u00fccher.example/chat', 'xn--bcher-kva.example'],
+    ['wss://STRA\u00dfE.example', 'xn--strae-oqa.example'],
+    ['wss://\u65e5\u672c.example', 'xn--wgv71a.example'],
+    ['wss://Example.org', 'Example.org'],
+    ['wss://my_host', 'my_host'],
+    ['wss://[fe80::1%eth0]', 'fe80::1%eth0'],
+  ] as const)
+    assert.is(parseTarget(address, 443).host, host)
+  for (const name of ['a\u200db', '\u00fc%', 'xn--\u00fc', '\u00fc\\x'])
+    assert.throws(
+      () => parseTarget(`wss://${name}.example`, 443),
+      (error: Error) => codeOf(error) === 'ERR_BAD_ADDRESS' && error.message.includes(`${name}.example has no form`),
+      name,
+    )
+})
+
 test('an endpoint is written as it is read', () => {
   assert.is(formatEndpoint('127.0.0.1', 80), '127.0.0.1:80')
   assert.is(formatEndpoint('::1', 80), '[::1]:80')

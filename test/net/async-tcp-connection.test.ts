@@ -983,6 +983,68 @@ for (const [what, target, settings, script] of [
   })
 }
 
+for (const [kind, hello, ask] of [
+  ['proxyHttp', [], 'CONNECT xn--bcher-kva.example:443 HTTP/1.1\r\nHost: xn--bcher-kva.example:443\r\n\r\n'],
+  ['proxySocks5', ['\x05\0'], '\x05\x01\0\x03\x15xn--bcher-kva.example\x01\xbb'],
+] as const) {
+  test(`${kind}: an internationalised name goes out in ASCII, to the proxy and in TLS, and fits its certificate`, async () => {
+    const authority = new Authority()
+    const { certFile, keyFile } = authority.issue('xn--bcher-kva.example')
+    const names: unknown[] = []
+    const side = { cert: readFileSync(certFile), key: readFileSync(keyFile) }
+    const server = tls.createServer(side, (socket) => {
+      names.push((socket as { servername?: unknown }).servername)
+      socket.on('error', () => undefined).write('first\n')
+    })
+    await once(server.listen(0, '127.0.0.1'), 'listening')
+    const { port } = server.address() as net.AddressInfo
+    const asked: string[] = []
+    const answers = [...hello]
+    const proxy = await serve((socket) => {
+      const hear = (bytes: Buffer) => {
+        asked.push(bytes.toString('latin1'))
+        const answer = answers.shift()
+        if (answer !== undefined) return void socket.write(answer, 'latin1')
+        socket.off('data', hear).write(kind === 'proxyHttp' ? 'HTTP/1.1 200 OK\r\n\r\n' : CONNECTED, 'latin1')
+        const onward = net.connect(port, '127.0.0.1').on('error', () => socket.destroy())
+        socket.on('close', () => onward.destroy())
+        socket.pipe(onward).pipe(socket)
+      }
+      socket.on('data', hear)
+    })
+    const client = new AsyncTcpConnection('text://b\u00fccher.example:443', {
+      transport: 'ssl',
+      ssl: { caFile: authority.caFile },
+      [kind]: `127.0.0.1:${proxy.port}`,
+    })
+    const events = watched(client)
+    client.connect()
+    try {
+      await until(() => events.length >= 2)
+      assert.equal(events, ['connect', 'message first'])
+      assert.equal([asked.at(-1), names], [ask, ['xn--bcher-kva.example']])
+    } finally {
+      client.destroy()
+      proxy.close()
+      server.close()
+      authority.remove()
+    }
+  })
+}
+
+test('HTTP CONNECT with the address of an interface: its zone is not told', async () => {
+  const said: string[] = []
+  const head = 'CONNECT [fe80::1]:80 HTTP/1.1\r\nHost: [fe80::1]:80\r\n\r\n'
+  const proxy = await scriptedProxy([[head, 'HTTP/1.1 200 OK\r\n\r\nfirst\n']], said)
+  const client = new AsyncTcpConnection('text://[fe80::1%eth0]:80', { proxyHttp: `127.0.0.1:${proxy.port}` })
+  const events = watched(client)
+  client.connect()
+  await until(() => events.includes('message first'))
+  assert.equal(said, [head])
+  client.destroy()
+  proxy.close()
+})
+
 test('HTTP CONNECT with authorization, an interim answer and headers', async () => {
   const said: string[] = []
   const head = 'CONNECT [::1]:8080 HTTP/1.1\r\nHost: [::1]:8080\r\nProxy-Authorization: Basic YTpi\r\n\r\n'

@@ -6,6 +6,7 @@ import net from 'node:net'
 import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { codeOf } from '../../src/errors.ts'
 import { type ClientTlsOptions, type ServerTlsOptions, TlsClient, TlsServer } from '../../src/net/tls.ts'
 import { Authority } from '../support/certificates.ts'
 import { within } from '../support/until.ts'
@@ -74,10 +75,21 @@ test('SNI: names and wildcards have their certificates in any case (RFC 4343), a
   const authority = new Authority()
   try {
     const [own, api, wild, last] = ['own', 'api', 'wild', 'last'].map((name) => authority.issue(name))
-    const sni = { 'Api.Test': api, '*.Wild.test': wild, 'b.wild.test': last, 'a+b.test': api }
+    const sni = {
+      ...{ 'Api.Test': api, '*.Wild.test': wild, 'b.wild.test': last, 'a+b.test': api },
+      ...{ 'B\u00fccher.test': api, '*.b\u00fccher.test': wild },
+    }
     const names = ['api.test', 'API.TEST', 'apiXtest', 'a.wild.test', 'A.wild.TEST', 'B.WILD.test', 'a.b.wild.test']
     const subjects = await subjectsOf({ ...own, sni } as ServerTlsOptions, [...names, 'a+b.test', 'aab.test'])
     assert.equal(subjects, ['api', 'api', 'own', 'wild', 'wild', 'last', 'own', 'api', 'own'])
+    const international = ['xn--bcher-kva.test', 'a.XN--bcher-kva.test', 'xn--bcher-kva']
+    assert.equal(await subjectsOf({ ...own, sni } as ServerTlsOptions, international), ['api', 'wild', 'own'])
+    for (const name of ['b*\u00fc.test', 'a\u200db.test', '\u00fc/x'])
+      assert.throws(
+        () => new TlsServer({ ...own, sni: { [name]: api ?? {} } }, null),
+        (error: Error) => codeOf(error) === 'ERR_TLS_OPTION' && error.message.includes(`ssl.sni['${name}']`),
+        name,
+      )
     const SNICallback: ServerTlsOptions['SNICallback'] = (_name, done) =>
       done(
         null,

@@ -50,11 +50,12 @@ test('what is forgotten is read again, the same', () => {
   assert.equal(after, before)
 })
 
-test('the interface of a link-local address is named, or has its number', () => {
+test('the interface of a link-local address is named, or has its number; what has neither is no address', () => {
   const words = Int32Array.from(known('fe80::1').words)
   assert.is(ipv6Address(words, 0, 999_999).text, 'fe80::1%999999')
   assert.is(known('fe80::2%999999').scope, 999_999)
-  assert.is(known('fe80::2%nowhere').scope, 0)
+  for (const text of ['fe80::2%nowhere', 'fe80::2%', 'fe80::2%0', '1.2.3.4%999999', '%999999'])
+    assert.is(ipAddress(text), null, text)
 })
 
 test.run()

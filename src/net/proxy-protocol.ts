@@ -229,7 +229,16 @@ export class TrustedPeers {
       const example = `write '10.0.0.0/8', '::1' or 'unix'`
       throw new UsageError('ERR_BAD_OPTION', `${this.#setting}: '${text}' is no address and no network; ${example}`)
     }
+    this.#refuseZone(text, ip)
     this.#networks.addSubnet(ip, prefix, family === 4 ? 'ipv4' : 'ipv6')
+  }
+
+  /** BlockList ignores it: the setting would trust more than it says. */
+  #refuseZone(text: string, ip: string): void {
+    const [bare, zone] = ip.split('%')
+    if (zone === undefined) return
+    const why = `trusts whoever has ${bare} at any interface: write it without %${zone} if that is meant`
+    throw new UsageError('ERR_BAD_OPTION', `${this.#setting}: '${text}' ${why}`)
   }
 }
 

@@ -179,6 +179,8 @@ test('who is trusted: addresses, networks, mapped ones, Unix sockets; a bad netw
   assert.ok(new TrustedPeers(['unix']).has(''))
   for (const text of ['10.0.0.0/33', 'x', '10.0.0.0/', '::/129', '', '1.2.3.4/-1'])
     assert.throws(() => new TrustedPeers([text]), /is no address and no network/)
+  for (const text of ['fe80::1%eth0', 'fe80::%eth0/64'])
+    assert.throws(() => new TrustedPeers([text]), /trusts whoever has .* at any interface: write it without %eth0/)
 })
 
 test.run()

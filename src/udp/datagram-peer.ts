@@ -7,7 +7,7 @@ import { Connection } from '../connection.ts'
 import type { Counters } from '../counters.ts'
 import { checkedChunks, encodedSize } from '../encoded.ts'
 import { Addressed, addressesOf } from '../endpoint.ts'
-import { asError, type SystemError, UsageError } from '../errors.ts'
+import { asError, propertyOf, type SystemError, UsageError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { MAX_DATAGRAM_BYTES } from '../net/ip.ts'
 import type { AnyProtocol, Encoded, Protocol } from '../protocol.ts'
@@ -109,14 +109,15 @@ export abstract class DatagramPeer<Out = unknown> extends Addressed {
     try {
       return this.callOnError(code, message, error)
     } catch (failure) {
-      this.logError(Connection.HANDLER, 'onError threw', failure as Error)
+      this.logError(Connection.HANDLER, 'onError threw', failure)
       return undefined
     }
   }
 
-  /** @internal */
-  protected logError(code: number, message: string, error?: Error): void {
-    const detail = code === Connection.HANDLER ? (error?.stack ?? message) : message
+  /** @internal Never throws, whatever was thrown. */
+  protected logError(code: number, message: string, error?: unknown): void {
+    const stack = code === Connection.HANDLER ? propertyOf(error, 'stack') : undefined
+    const detail = typeof stack === 'string' ? stack : message
     errors.log(`udp ${this.getRemoteAddress()} error ${code}: ${detail}`)
   }
 

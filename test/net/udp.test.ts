@@ -509,6 +509,75 @@ onEngines('IPv6', async () => {
   await worker.drain(1000)
 })
 
+/** As with a broken Error.prepareStackTrace. */
+function evil(): Error {
+  const get = () => {
+    throw new Error('evil stack')
+  }
+  return Object.defineProperty(new Error('a fault'), 'stack', { get })
+}
+
+onEngines(
+  'an onError that fails with what cannot be looked at ends nothing: the next datagram is answered',
+  async () => {
+    sendLogTo(() => undefined)
+    try {
+      for (const onError of [
+        () => {
+          throw evil()
+        },
+        () => Promise.reject(evil()),
+      ]) {
+        const told: number[] = []
+        const onMessage = (connection: AnyUdpConnection, message: Buffer) => {
+          const word = String(message)
+          if (word === 'throws') throw evil()
+          if (word === 'rejects') return Promise.reject(evil())
+          return connection.send(word === 'too much' ? Buffer.alloc(70_000) : word)
+        }
+        const settings = {
+          onMessage,
+          maxPackageSize: 10,
+          onError: (_peer: unknown, code: number) => {
+            told.push(code)
+            return onError()
+          },
+        }
+        await serving(settings, async ({ peer, worker }) => {
+          for (const [word, code] of Object.entries({ throws: 4, rejects: 4, 'too much': 2, 'longer than ten': 3 })) {
+            peer.send(word)
+            await until(() => told.length > 0)
+            assert.is(told.splice(0)[0], code, word)
+          }
+          assert.is(await peer.ask('good'), 'good')
+          await until(() => worker.unsettled === 0)
+        })
+      }
+    } finally {
+      sendLogTo(null)
+    }
+  },
+)
+
+onEngines('a client whose onError fails so goes on, and is told of each datagram that is refused', async () => {
+  const client = new AsyncUdpConnection('udp://127.0.0.1:9')
+  let told = 0
+  client.onError = () => {
+    told++
+    throw evil()
+  }
+  sendLogTo(() => undefined)
+  try {
+    for (let count = 1; count <= 2; count++) {
+      assert.is(client.send(Buffer.alloc(70_000)), false)
+      assert.is(told, count)
+    }
+  } finally {
+    sendLogTo(null)
+    client.close()
+  }
+})
+
 /** Serves all addresses, and asks by a client that hears only the one that it has asked. */
 async function servingAll(
   ip: string,

@@ -24,7 +24,7 @@ import type { Descriptor, SocketToBind, Sys } from '../addon-types.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { nothing } from '../nothing.ts'
-import { type Credentials, withRightsOf } from '../rights.ts'
+import { type Credentials, nameOf, withRightsOf } from '../rights.ts'
 import type { Handle } from '../transport.ts'
 import type { Address } from './address.ts'
 import { kernelBacklog } from './backlog.ts'
@@ -162,12 +162,20 @@ export function inheritSocket(fd: number, endpoint: string, { transport }: Addre
 }
 
 async function bindUnix(path: string, backlog: number, who: Credentials | null, sys: Sys | null): Promise<BoundSocket> {
+  const isKnown = await removeStaleSocket(path, who).catch((cause: unknown) => {
+    throw new SystemError(codeOf(cause), 'bind', path, { cause })
+  })
   try {
-    await removeStaleSocket(path, who)
+    return withRightsOf(who, () => (sys === null ? bindUnixWithNode(path) : listeningUnix(sys, path, backlog)))
   } catch (error) {
-    throw new SystemError(codeOf(error), 'bind', path, { cause: error })
+    if (!isKnown && error instanceof SystemError && error.code === 'EADDRINUSE') error.message += unknown(who)
+    throw error
   }
-  return withRightsOf(who, () => (sys === null ? bindUnixWithNode(path) : listeningUnix(sys, path, backlog)))
+}
+
+function unknown(who: Credentials | null): string {
+  const name = who === null ? 'this user' : `'${nameOf(who)}'`
+  return `: ${name} may not connect to it, to see whether it is in use; if it is not, remove it`
 }
 
 function bindUnixWithNode(path: string): BoundSocket {
@@ -220,29 +228,31 @@ export function closeUnix(close: () => void, path: string, ours: string): void {
 }
 
 /**
- * Removes a socket file that outlived its process: it is stale if nothing behind it answers.
+ * Removes a socket file that outlived its process: it is stale if nothing behind it answers. Returns false if this is
+ * unknown, since the user may not connect to it: it is not ours to remove.
  * @param who with whose rights; null: those of this process
  */
-export async function removeStaleSocket(path: string, who: Credentials | null = null): Promise<void> {
+export async function removeStaleSocket(path: string, who: Credentials | null = null): Promise<boolean> {
   const before = fileId(path)
-  if (before === '' || (await isAnswered(path, who))) return // bind will fail with EADDRINUSE
+  if (before === '') return true
+  const outcome = await probe(path, who)
+  if (!isSocket(path)) return true // bind will fail with EADDRINUSE, as where something answers
+  if (outcome !== 'ECONNREFUSED' || isBound(path)) return outcome !== 'EACCES'
   withRightsOf(who, () => {
     if (fileId(path) === before) unlinkSync(path)
   })
+  return true
 }
 
-/**
- * Whether something listens on a Unix socket. A file that is not a socket counts as answered, and so does one that this
- * user may not connect to: it is not ours to remove.
- */
-function isAnswered(path: string, who: Credentials | null): Promise<boolean> {
+/** The code of connect(2)'s error; empty if something listens there. */
+function probe(path: string, who: Credentials | null): Promise<string> {
   return new Promise((resolve) => {
-    const probe = withRightsOf(who, () => net.connect(path)) // connect(2) has run when this returns
-    probe.once('connect', () => {
-      probe.destroy()
-      resolve(true)
+    const socket = withRightsOf(who, () => net.connect(path)) // connect(2) has run when this returns
+    socket.once('connect', () => {
+      socket.destroy()
+      resolve('')
     })
-    probe.once('error', (error) => resolve(codeOf(error) !== 'ECONNREFUSED' || !isSocket(path) || isBound(path)))
+    socket.once('error', (error) => resolve(codeOf(error)))
   })
 }
 

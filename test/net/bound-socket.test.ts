@@ -3,6 +3,7 @@
 import { execFile } from 'node:child_process'
 import {
   chmodSync,
+  chownSync,
   existsSync,
   linkSync,
   lstatSync,
@@ -35,7 +36,7 @@ import { nodeEngine } from '../../src/net/node-engine.ts'
 import { Worker } from '../../src/worker.ts'
 import { Client, whereIs, withPath } from '../support/tcp.ts'
 import { rejects } from '../support/until.ts'
-import { linkLocal, NO_SUCH_HOST, withAddon } from '../support/where.ts'
+import { asRoot, linkLocal, NO_SUCH_HOST, withAddon } from '../support/where.ts'
 
 const bind = (address: string) => bindSocket(parseAddress(address))
 
@@ -305,6 +306,26 @@ test('closing unlinks only what is ours', async () => {
     assert.not(existsSync(path))
   })
 })
+
+asRoot(
+  'a socket file that the user may not connect to stays, and the error says that nobody knows who has it',
+  async () => {
+    const alice = { user: null, uid: 12_345, gid: 12_345 }
+    await withPath(async (path) => {
+      await leaveStale(path)
+      chmodSync(path, 0o755)
+      chownSync(dirname(path), alice.uid, alice.gid)
+      const error = await rejects(bindSocket(parseAddress(`unix://${path}`), 5, alice), 'EADDRINUSE')
+      const why = `'uid 12345' may not connect to it, to see whether it is in use; if it is not, remove it`
+      assert.is(error.message, `bind ${path}: EADDRINUSE (address already in use): ${why}`)
+      assert.ok(existsSync(path))
+      chownSync(path, alice.uid, alice.gid)
+      const bound = await bindSocket(parseAddress(`unix://${path}`), 5, alice)
+      bound.close(alice)
+      assert.not(existsSync(path))
+    })
+  },
+)
 
 test('EACCES is said with the address', async () => {
   await withPath(async (path) => {

@@ -4,14 +4,14 @@
 
 import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Addon, Deflater, Descriptor, Inflater, NativeEngine, Sys, Zlib } from './addon-types.ts'
 import { formatEndpoint } from './endpoint.ts'
 import { codeOf, messageOf, SystemError } from './errors.ts'
 
-/** A path, or `none`. Read now: workers delete our variables before user code runs. */
-const { MILLRACE_ADDON: given } = process.env
+/** A path, or `none`. Read now: workers delete our variables before user code runs, which may also go elsewhere. */
+const given = placed(process.env.MILLRACE_ADDON)
 
 let loaded: Addon | null = null
 
@@ -21,16 +21,21 @@ export function addon(): Addon {
   return loaded
 }
 
+/** Without this Node would look for a path beside this file, and for one without `./` among packages. */
+function placed(override = ''): string {
+  return override === '' || override === 'none' ? override : resolve(override)
+}
+
 /** Returns `linux-x64-glibc`, for example: the folder of a binary below `prebuilds/`. */
 export function platformName(): string {
   const name = `${process.platform}-${process.arch}`
   return process.platform === 'linux' ? `${name}-${libc()}` : name
 }
 
-/** @internal Tries the candidates in order. */
-export function load(root: string, platform: string, override: string | undefined): Addon {
+/** @internal Tries the candidates in order. `override` is an absolute path, `none` or empty. */
+export function load(root: string, platform: string, override = ''): Addon {
   if (override === 'none') return none('switched off by MILLRACE_ADDON=none')
-  if (override !== undefined && override !== '') return open(override, 'given', 'MILLRACE_ADDON')
+  if (override !== '') return open(override, 'given', 'MILLRACE_ADDON')
   const failures = new Set<string>()
   for (const [source, path, why] of [
     ['built', 'native/build/Release/millrace.node', 'built here'],

@@ -16,7 +16,7 @@ import {
 } from 'node:fs'
 import net from 'node:net'
 import { networkInterfaces, tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon, load } from '../../src/addon.ts'
@@ -484,6 +484,22 @@ sysTest('what was built here goes before what was packed, and if one cannot be l
     assert.is(loaded('', ''), 'none: there is no binary for x, and none was built')
   } finally {
     rmSync(box, { recursive: true })
+  }
+})
+
+sysTest('MILLRACE_ADDON is a path from where the process starts, with ./ or without', () => {
+  const file = process.env.MILLRACE_ADDON || join(root, 'native/build/Release/millrace.node')
+  const program = `
+    const { addon } = await import(${JSON.stringify(new URL('../../src/addon.js', import.meta.url).href)})
+    process.chdir('/')
+    console.log(addon().source, addon().why)`
+  for (const name of [basename(file), `./${basename(file)}`, file]) {
+    const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+      encoding: 'utf8',
+      cwd: dirname(file),
+      env: { ...process.env, MILLRACE_ADDON: name },
+    })
+    assert.is(stdout, 'given MILLRACE_ADDON\n', name)
   }
 })
 

@@ -70,7 +70,12 @@ export function sendLogTo(sink: ((message: string) => void) | null): void {
 }
 
 function writeLine(message: string): void {
-  process.stderr.write(formatText(new Date(), process.pid, worker, linesOf(message).join('\n')))
+  process.stderr.write(lineOf(message))
+}
+
+/** What this process writes for a message if nobody else formats it. Only the first of its lines has a time. */
+export function lineOf(message: string): string {
+  return formatText(new Date(), process.pid, worker, linesOf(message).join('\n'))
 }
 
 /** Formats one line of a message, or all of `linesOf`. */

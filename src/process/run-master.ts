@@ -11,6 +11,7 @@ import { isService } from './master/service.ts'
 import type { FromChild, MasterBoot, StartOptions, ToChild } from './messages.ts'
 import { adoptNodeSettings } from './node-flags.ts'
 import { logToTerminal } from './output/output.ts'
+import { lastWords, screenOf } from './output/screen.ts'
 import { EarlierMaster } from './upgrade/earlier-master.ts'
 
 /** The main function of a process that was started as a master, or became one. Exits when the master ends. */
@@ -47,7 +48,7 @@ export async function runMaster(
     let isUp = false
     await master.run((banner) => {
       isUp = true
-      if (!isDaemon) process.stdout.write(banner())
+      if (!isDaemon) screenOf(1).write(banner())
       else if (isLaunched && launcher !== null) {
         launcher.onClose = null
         launcher.send({ type: 'started', banner: banner() })
@@ -63,6 +64,7 @@ export async function runMaster(
     return error.exitCode
   } finally {
     launcher?.end()
+    await lastWords()
   }
 }
 

@@ -56,7 +56,7 @@ export class Logbook {
   }
 
   write(entry: Entry): void {
-    this.#put(this.#render(entry))
+    this.put(this.#render(entry))
   }
 
   /** Reads a child's output until it ends; `tail` keeps the last lines. */
@@ -64,7 +64,7 @@ export class Logbook {
     const decoder = new StringDecoder('utf8') // a chunk may split a character
     const reader = new LineReader()
     const take = (lines: string[]) => {
-      if (lines.length > 0) this.#put(lines.map((line) => this.#renderLine(line, source, tail)).join(''))
+      if (lines.length > 0) this.put(lines.map((line) => this.#renderLine(line, source, tail)).join(''))
     }
     const end = () => take([...reader.read(decoder.end()), ...reader.end()])
     stream.on('data', (bytes: Buffer) => take(reader.read(decoder.write(bytes))))
@@ -92,7 +92,8 @@ export class Logbook {
     return `${printableJson({ time: time.toISOString(), pid, worker: named, stream, message })}\n`
   }
 
-  #put(text: string): void {
+  /** Writes text that is formatted already. */
+  put(text: string): void {
     for (const sink of [this.#echo, this.file]) {
       sink?.write(text)
       if (sink !== null && sink.lostBytes > 0) this.#tellLoss(sink)

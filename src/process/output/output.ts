@@ -5,18 +5,17 @@
 import { resolve } from 'node:path'
 import { addon } from '../../addon.ts'
 import { messageOf } from '../../errors.ts'
-import { guardOutput, log, sendLogTo } from '../../log.ts'
+import { guardOutput, lineOf, log, sendLogTo } from '../../log.ts'
 import { nothing } from '../../nothing.ts'
 import type { Settings } from '../group.ts'
 import { defaultLog } from '../log-place.ts'
 import type { LogFormat, StartOptions } from '../messages.ts'
 import type { Child, StdioSource } from '../spawn.ts'
-import { Logbook, type Sink, type SourceName, Tail } from './logbook.ts'
+import { Logbook, type SourceName, Tail } from './logbook.ts'
 import { checkOutputFile, OutputFile } from './output-file.ts'
+import { screenOf } from './screen.ts'
 
 const NOWHERE = '/dev/null'
-/** Bytes that may wait for the reader of our stderr. */
-const MOST_WAITING = 1_048_576
 
 /** The files that the command line names, or else the code; empty for none, or for a daemon's usual log. */
 export function filesOf(
@@ -41,7 +40,7 @@ export class Output {
     this.#options = options
     this.#isDaemon = isDaemon
     this.#defaultLog = isDaemon ? defaultLog(runDir) : ''
-    const echo = isDaemon ? null : new Terminal()
+    const echo = isDaemon ? null : screenOf(2)
     this.#logbook = new Logbook({ format: options.logFormat, file: null, echo })
     guardOutput()
     this.configure(settings)
@@ -61,7 +60,8 @@ export class Output {
     this.#stdoutFile = stdout
     for (const old of before) if (old !== file && old !== stdout) old?.close()
     const write = (message: string) => this.#logbook.write({ pid: process.pid, worker: '', message })
-    sendLogTo(this.isLogPiped ? write : null)
+    const writeLine = (message: string) => this.#logbook.put(lineOf(message)) // as our children write to the terminal
+    sendLogTo(this.isLogPiped ? write : writeLine)
   }
 
   /** Throws a CommandError if `configure` could not open a file; opens none. */
@@ -138,19 +138,8 @@ export class Output {
 
 /** Before there is an `Output`: log lines of a foreground server go to its terminal in this format. */
 export function logToTerminal(format: LogFormat): void {
-  const logbook = new Logbook({ format, file: null, echo: new Terminal() })
+  const logbook = new Logbook({ format, file: null, echo: screenOf(2) })
   sendLogTo((message) => logbook.write({ pid: process.pid, worker: '', message }))
-}
-
-/** Our stderr. A reader that has stopped costs lines, but neither our memory nor the workers' time. */
-class Terminal implements Sink {
-  lostBytes = 0
-
-  write(text: string): void {
-    const { stderr } = process
-    if (stderr.writableLength < MOST_WAITING) stderr.write(text)
-    else this.lostBytes += Buffer.byteLength(text)
-  }
 }
 
 /** The file at `path`, possibly the one already open. Null for none. */

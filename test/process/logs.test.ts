@@ -548,4 +548,44 @@ for (const args of [
   })
 }
 
+test('an output file that a reload brings has what the processes of that reload print, from their start on', async () => {
+  await inSandbox(async (box) => {
+    const out = join(box.directory, 'new.out')
+    const module = box.file('app.js', echo(1, TALKER))
+    const port = portOf(await box.start(module))
+    const named = `Worker.stdoutFile = ${JSON.stringify(out)}`
+    box.file('app.js', echo(1, `${TALKER}; ${named}; worker.onWorkerStart = () => { console.log('new'); throw 'no' }`))
+    const failure = await box.operate({ command: 'reload' }).catch(({ message }) => message)
+    assert.match(String(failure), /given up/)
+    await until(() => lines(out).includes('new'))
+    box.file('app.js', echo(1, `${TALKER}; ${named}; worker.onWorkerStart = () => console.log('up')`))
+    await box.operate({ command: 'reload' })
+    await ask(port, 'out after')
+    await until(() => lines(out).includes('after'))
+    assert.ok(lines(out).includes('up'))
+    await box.stop()
+  })
+})
+
+longTest(
+  'a log file that a reload brings in the foreground has the lines of the processes of that reload',
+  async () => {
+    await inSandbox(async (box) => {
+      const path = join(box.directory, 'new.log')
+      const module = box.file('app.js', echo(1, TALKER))
+      const server = await box.foreground(module)
+      box.file('app.js', echo(1, `${TALKER}; Worker.logFile = ${JSON.stringify(path)}`))
+      await box.operate({ command: 'reload' })
+      await ask(portOf(await box.status()), 'log both')
+      await until(() => lines(path).some((line) => line.endsWith('[echo:0] both')))
+      await server.says(/\[echo:0\] both/)
+      box.file('app.js', echo(1, TALKER))
+      await box.operate({ command: 'reload' })
+      await ask(portOf(await box.status()), 'log later')
+      await server.says(/\[echo:0\] later/)
+      assert.is((await server.end('SIGTERM')).code, 0)
+    })
+  },
+)
+
 test.run()

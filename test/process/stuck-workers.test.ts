@@ -11,7 +11,7 @@ import { until } from '../support/until.ts'
 /** A slot whose process has been silent since the beginning, and does not end by SIGKILL (state D). */
 function hanging(pid: number, heardAt: number, killed: number[]): Slot {
   const current = {
-    ...{ pid, heardAt, state: 'ready', stuckTimeoutMs: 5000, isInspected: false, silentMs: 60_000 },
+    ...{ pid, heardAt, state: 'ready', stuckTimeoutMs: 5000, isInspected: false, isLogPiped: false, silentMs: 60_000 },
     gone: new Promise(() => undefined),
     condemn: () => undefined,
     kill: () => void killed.push(pid),
@@ -24,11 +24,7 @@ test('a process that no signal ends does not keep the others from being looked a
   const slots = [hanging(1, 0, killed), hanging(2, 100, killed)]
   const group = { name: 'g', slots, countRecycled: () => undefined } as unknown as GroupState
   let time = 0
-  const stuck = new StuckWorkers(
-    [group],
-    () => false,
-    () => time,
-  )
+  const stuck = new StuckWorkers([group], () => time)
   const second = () => {
     time += 1000
     stuck.look()

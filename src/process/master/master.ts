@@ -71,7 +71,7 @@ export class Master
   readonly #takeOver: TakeOver | null
   readonly #oomKills = new OomKills()
   readonly #recycling = new Recycling(this)
-  readonly #stuck = new StuckWorkers(this.groups, () => this.#household.output?.isLogPiped === true)
+  readonly #stuck = new StuckWorkers(this.groups)
   readonly #crashes = new CrashPolicy(this)
   /** Never two leaders: a name that a process of the earlier master may lead has none here. */
   readonly leaders = new Leaders((name) => {
@@ -220,6 +220,7 @@ export class Master
     check(described)
     const { settings } = described
     this.#household.checkFiles(settings) // opened when all is done
+    this.#household.output?.expect(settings)
     this.#coming = settings
     this.leaders.generation++
     this.#household.output?.reopen()
@@ -233,7 +234,7 @@ export class Master
     const settings = this.#coming
     this.#coming = null
     this.#household.health.settle(isDone)
-    if (!isDone || settings === null) return
+    if (!isDone || settings === null) return this.#household.output?.giveUp()
     tidy(() => this.#household.output?.configure(settings)) // the old files stay if it fails after all
     tidy(() => this.#household.declare(settings))
     this.#follow(settings)

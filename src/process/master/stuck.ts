@@ -25,7 +25,6 @@ export class StuckWorkers {
   readonly #watchdog: Watchdog
   readonly #now: () => number
   readonly #groups: readonly GroupState[]
-  readonly #canHaveStack: () => boolean
   readonly #places = new WeakMap<WorkerHandle, Suspect>()
   #isBusy = false
   #last: { slot: Slot; handle: WorkerHandle; at: number } | null = null
@@ -33,12 +32,10 @@ export class StuckWorkers {
   readonly #killed = new WeakSet<WorkerHandle>()
   #timer: NodeJS.Timeout | undefined
 
-  /** `canHaveStack`: whether the inspector's address would reach this process. */
-  constructor(groups: readonly GroupState[], canHaveStack: () => boolean, clock: () => number = now) {
+  constructor(groups: readonly GroupState[], clock: () => number = now) {
     this.#now = clock
     this.#watchdog = new Watchdog(HEARTBEAT_MS, isStopped, clock())
     this.#groups = groups
-    this.#canHaveStack = canHaveStack
   }
 
   start(): void {
@@ -87,18 +84,18 @@ export class StuckWorkers {
     const silence = `its event loop has not turned for ${Math.round(handle.silentMs / 1000)} s (stuckTimeoutMs)`
     log(`worker ${group.name}:${slot.id} pid ${handle.pid}: ${silence}, it is killed`)
     handle.condemn('stuck', silence) // SIGUSR1 may end it, if its Node was told not to handle that
-    const where = this.#canHaveStack() ? await hungStack(handle.pid, handle.inspectorUrl()) : ''
-    handle.condemn('stuck', `${silence}\n${where || this.#withoutStack(handle.pid)}`)
+    const where = handle.isLogPiped ? await hungStack(handle.pid, handle.inspectorUrl()) : ''
+    handle.condemn('stuck', `${silence}\n${where || withoutStack(handle)}`)
     handle.kill() // even if it runs again by now: its inspector is open
     this.#killed.add(handle)
     this.#last = { slot, handle, at: this.#now() }
     void handle.gone.then(() => group.countRecycled('stuck'))
     this.#isBusy = false
   }
+}
 
-  #withoutStack(pid: number): string {
-    const doing = isRunning(pid) ? 'it was running' : 'it was waiting in a system call'
-    if (this.#canHaveStack()) return `    without a stack of JavaScript: ${doing}`
-    return `    its stack is only known where its log comes through the master (a daemon, --log-file, --log-format json): ${doing}`
-  }
+function withoutStack({ pid, isLogPiped }: WorkerHandle): string {
+  const doing = isRunning(pid) ? 'it was running' : 'it was waiting in a system call'
+  if (isLogPiped) return `    without a stack of JavaScript: ${doing}`
+  return `    its stack is only known where its log comes through the master (a daemon, --log-file, --log-format json): ${doing}`
 }

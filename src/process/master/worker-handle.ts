@@ -405,6 +405,11 @@ export class WorkerHandle {
     if (this.state !== 'gone') this.#child.process.kill('SIGKILL')
   }
 
+  /** Whether what it logs, such as the address of its inspector, comes through this process. */
+  get isLogPiped(): boolean {
+    return Boolean(this.#child.process.stderr)
+  }
+
   /** Sets the reason that its exit will give when it is killed. */
   condemn(word: string, reason: string): void {
     this.#killedFor = word

@@ -34,6 +34,10 @@ export class Output {
   readonly #logbook: Logbook
   #logFile: OutputFile | null = null
   #stdoutFile: OutputFile | null = null
+  /** Settings of the code that a reload in progress brings: its processes start before they apply. */
+  #coming: Settings | null = null
+  /** `#stdoutFile` was opened for these processes. */
+  #isEarly = false
 
   /** Throws a CommandError if a file cannot be written. */
   constructor(options: StartOptions, isDaemon: boolean, runDir: string, settings: Settings) {
@@ -47,17 +51,40 @@ export class Output {
   }
 
   /**
+   * From now on processes start that may outlive a reload which brings these settings. Where there has been no output
+   * file, only they have a pipe to the new one, which is opened for what they print at their start. Throws a
+   * CommandError if it cannot be. `configure` or `giveUp` follows.
+   */
+  expect(coming: Settings): void {
+    this.#coming = coming
+    if (this.#stdoutFile !== null) return
+    this.#stdoutFile = this.#openStdout(coming.stdoutFile, this.#logFile, this.#maxBytesFor(coming))
+    this.#isEarly = true
+  }
+
+  /** What was expected does not come. */
+  giveUp(): void {
+    this.#coming = null
+    if (this.#isEarly && this.#stdoutFile !== this.#logFile) this.#stdoutFile?.close()
+    if (this.#isEarly) this.#stdoutFile = null
+    this.#isEarly = false
+  }
+
+  /**
    * Applies the code's settings where the command line has none. On failure throws a CommandError, and nothing has
    * changed.
    */
-  configure({ logFile, stdoutFile, logFileMaxSize }: Settings): void {
-    const maxBytes = this.#options.logMaxSize ?? logFileMaxSize
+  configure(settings: Settings): void {
+    const { logFile, stdoutFile } = settings
+    const maxBytes = this.#maxBytesFor(settings)
     const path = this.#logPathFor(logFile)
     const file = openAs(this.#logFile, path, maxBytes, this.#isDaemon ? becomeStderr : nothing) // nothing else needs it
     const stdout = this.#openStdout(stdoutFile, file, maxBytes)
     const before = new Set([this.#logFile, this.#stdoutFile])
     this.#logFile = this.#logbook.file = file
     this.#stdoutFile = stdout
+    this.#coming = null
+    this.#isEarly = false
     for (const old of before) if (old !== file && old !== stdout) old?.close()
     const write = (message: string) => this.#logbook.write({ pid: process.pid, worker: '', message })
     const writeLine = (message: string) => this.#logbook.put(lineOf(message)) // as our children write to the terminal
@@ -69,6 +96,10 @@ export class Output {
     const open = [this.#logFile?.path, this.#stdoutFile?.path]
     for (const path of [this.#logPathFor(logFile), this.#stdoutPathFor(stdoutFile)])
       if (path !== '' && !open.includes(path)) checkOutputFile(path)
+  }
+
+  #maxBytesFor({ logFileMaxSize }: Settings): number {
+    return this.#options.logMaxSize ?? logFileMaxSize
   }
 
   /** Empty for none. */
@@ -107,9 +138,10 @@ export class Output {
     return [this.#logFile, this.#stdoutFile].flatMap((file) => (file === null ? [] : resolve(file.path)))
   }
 
-  /** Whether children write to a pipe of ours instead of a terminal that we share. */
+  /** Whether children that start now write to a pipe of ours instead of a terminal that we share. */
   get isLogPiped(): boolean {
-    return this.#isDaemon || this.#logFile !== null || this.#options.logFormat === 'json'
+    const isComing = this.#coming !== null && this.#logPathFor(this.#coming.logFile) !== ''
+    return this.#isDaemon || this.#logFile !== null || isComing || this.#options.logFormat === 'json'
   }
 
   /** Standard input, output and error of a child. */

@@ -193,6 +193,26 @@ test('a run directory that somebody takes away is made anew, and commands find t
   })
 })
 
+test('a run directory is not made anew in a folder that others can enter: they could replace it', async () => {
+  await inSandbox(async (box) => {
+    const [folder, log] = ['millrace', 'app.log'].map((name) => join(box.directory, name)) as [string, string]
+    Object.assign(box.env, { MILLRACE_RUN_DIR: undefined, XDG_RUNTIME_DIR: box.directory })
+    const module = box.file('app.js', echo(1))
+    succeeded(await box.command('start', '-d', module, '--log-file', log))
+    rmSync(folder, { recursive: true })
+    mkdirSync(folder)
+    chmodSync(folder, 0o777)
+    await until(
+      () => /commands do not find it: .*\/millrace can be entered by others/.test(readFileSync(log, 'utf8')),
+      20_000,
+    )
+    assert.equal(readdirSync(folder), [])
+    chmodSync(folder, 0o700)
+    await until(() => readFileSync(log, 'utf8').includes('they are made anew'), 20_000)
+    succeeded(await box.command('stop', module))
+  })
+})
+
 longTest('a master whose control socket is gone, and cannot be made anew, is said to be there', async () => {
   await inSandbox(async (box) => {
     const { pid } = await box.start(box.file('app.js', echo(1)))

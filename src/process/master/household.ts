@@ -149,7 +149,7 @@ export class Household {
 
   /** Recreates files that were deleted, perhaps by a cleaner of /tmp: without them no command finds this master. */
   async #restore(): Promise<void> {
-    const { runDir, lock, control, leftovers } = this
+    const { runDir, lock, control, leftovers, options } = this
     // an upgrade moves them
     if (lock === null || control === null || leftovers === null || leftovers.isShared) return
     this.#master.lookAfterSockets()
@@ -157,7 +157,8 @@ export class Household {
     if (leftovers.isOutdated) this.#master.record()
     if (existsSync(join(runDir, 'lock')) && control.isThere) return
     try {
-      makeRunDir({ paths: [runDir], elsewhere: [], isGiven: true })
+      const { isGiven } = runDirCandidates(options.modules[0] ?? '', options.runDir)
+      makeRunDir({ paths: [runDir], elsewhere: [], isGiven })
       const held = lock.isOurs() ? lock : Lock.acquire(runDir)
       if (!(held instanceof Lock)) throw alreadyRunning(held.pid)
       await control.renew()

@@ -1,9 +1,9 @@
 // The role of the keeper (shared/keeper.ts). It lives until the master ends it or, if the master was killed, as long as
 // a worker is left. Signals are ignored: a service manager sends SIGTERM to every process of the server, and workers
-// may need the shared data while they end.
+// may need the shared data while they end. With SIGUSR2 a master asks for the file of its socket, if that is gone.
 
 import { messageOf } from '../errors.ts'
-import { logRecords, nameLog } from '../log.ts'
+import { log, logRecords, nameLog } from '../log.ts'
 import { nothing } from '../nothing.ts'
 import { runKeeper } from '../shared/keeper.ts'
 import type { Channel } from './channel.ts'
@@ -21,6 +21,7 @@ export async function keep(
   const leave = () => process.exit(Exit.Ok)
   try {
     const keeper = await runKeeper({ path, secret })
+    process.on('SIGUSR2', () => void keeper.renew(path).catch((error) => log(messageOf(error)))) // the folder is gone
     channel.onClose = () => {
       keeper.onDeserted = leave
       if (keeper.isDeserted) leave()

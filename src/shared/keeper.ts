@@ -1,6 +1,7 @@
 // The keeper: a process that only keeps the data workers share, so that no worker's death loses it. It runs no user
 // code and never interprets a value. The master starts it on first use, and connects workers to it.
 
+import { existsSync } from 'node:fs'
 import net from 'node:net'
 import { codeOf, messageOf, ProtocolError, UsageError } from '../errors.ts'
 import { guardOutput, LimitedLog, log } from '../log.ts'
@@ -42,7 +43,7 @@ export class Keeper {
   readonly #secret: string
   readonly #store = new Store(new Scheduler({ keepsAlive: false }))
   readonly #clients = new Set<Client>()
-  readonly #server = net.createServer((socket) => this.#accept(socket))
+  #server = this.#newServer()
   /** Called when no worker is left that could use the data, once the master is known to be gone. */
   onDeserted: (() => void) | null = null
 
@@ -60,6 +61,14 @@ export class Keeper {
     })
   }
 
+  /** Listens again if somebody has removed the file of the socket. Connections stay. */
+  async renew(path: string): Promise<void> {
+    if (existsSync(path)) return
+    this.#server.close() // first: it removes the file at its path
+    this.#server = this.#newServer()
+    await this.listen(path)
+  }
+
   /** Accepts no more connections. */
   close(): void {
     this.#server.close()
@@ -67,6 +76,10 @@ export class Keeper {
 
   get isDeserted(): boolean {
     return this.#clients.size === 0
+  }
+
+  #newServer(): net.Server {
+    return net.createServer((socket) => this.#accept(socket))
   }
 
   #accept(socket: net.Socket): void {

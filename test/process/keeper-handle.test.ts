@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { sendLogTo } from '../../src/log.ts'
 import { isAlive, startTimeOf } from '../../src/process/identity.ts'
 import { KeeperHandle } from '../../src/process/master/keeper-handle.ts'
 import type { Output } from '../../src/process/output/output.ts'
@@ -21,7 +22,11 @@ const output = {
 } as unknown as Output
 
 async function inRunDir(
-  use: (handle: (earlier?: InheritedKeeper) => KeeperHandle, connect: (of: KeeperHandle) => Promise<Socket>) => unknown,
+  use: (
+    handle: (earlier?: InheritedKeeper) => KeeperHandle,
+    connect: (of: KeeperHandle) => Promise<Socket>,
+    path: string,
+  ) => unknown,
 ): Promise<void> {
   const runDir = realpathSync(mkdtempSync(join(tmpdir(), 'mr-')))
   const handles: KeeperHandle[] = []
@@ -38,7 +43,7 @@ async function inRunDir(
   const starter = () => handles.find(({ hasStarted }) => hasStarted) ?? handles[0]
   const pids = () => handles.map(({ pid }) => pid).filter((pid) => pid > 0)
   try {
-    await use(handle, connect)
+    await use(handle, connect, join(runDir, 'keeper.sock'))
     assert.ok(new Set(pids()).size <= 1, 'there is one')
     for (const socket of sockets) socket.destroy()
     const all = pids().map((pid) => ({ pid, startTime: startTimeOf(pid) }))
@@ -87,6 +92,26 @@ test('two masters have one keeper, whoever starts it, whenever that is', async (
     const next = handle(old.inheritance)
     await Promise.all([connect(next), connect(old)])
   })
+})
+
+test('a master that inherits a keeper whose socket is gone reaches it all the same, or says what is lost', async () => {
+  const lines: string[] = []
+  await inRunDir(async (handle, connect, path) => {
+    const old = handle()
+    await connect(old)
+    rmSync(path)
+    const heir = handle(old.inheritance)
+    await connect(heir)
+    assert.is(heir.pid, old.pid)
+    rmSync(path)
+    assert.ok(await heir.renew())
+    await connect(old)
+  })
+  sendLogTo((line) => lines.push(line))
+  await inRunDir(async (handle, connect) => {
+    await connect(handle({ identity: { pid: 2 ** 30, startTime: '1' }, secret: 'x' }))
+  }).finally(() => sendLogTo(null))
+  assert.match(lines[0] ?? '', /^keeper of shared data pid \d+: out of reach\. What it kept is lost$/)
 })
 
 test.run()

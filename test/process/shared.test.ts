@@ -1,7 +1,7 @@
 // Shared data between real processes: exact sums, locks, order, time to live; kill -9 of workers, reloads, and the end of the
 // keeper itself.
 
-import { readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -351,6 +351,20 @@ test('the keeper is killed: calls on their way say so, watchers hear of it, and 
     assert.is(await one.value(`return Shared.counter('c').get()`), addon().sys === null ? 0 : 5)
     assert.match(box.log(), /keeper of shared data pid \d+: signal SIGKILL\. What it kept is lost/)
     for (const { client } of [one, two]) client.close()
+    await box.stop()
+  })
+})
+
+test('files of the run directory are taken away: later processes have the data all the same', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(program(box)))
+    const [one] = (await remotes(port, 1)) as [Remote]
+    await one.value(`await map.set('a', 1)`)
+    for (const name of readdirSync(box.runDir)) rmSync(join(box.runDir, name))
+    await until(() => existsSync(join(box.runDir, 'keeper.sock')) && existsSync(join(box.runDir, 'lock')), 20_000)
+    await until(async () => (await box.status().catch(() => null)) !== null, 20_000)
+    await box.operate({ command: 'reload' })
+    for (const later of await remotes(port, 2)) assert.is(await later.value(`return await map.get('a')`), 1)
     await box.stop()
   })
 })

@@ -74,6 +74,8 @@ export class Household {
   readonly #master: Householder
   /** The last failure logged for missing files: after a login session ends, the directory may be gone for days. */
   #said = ''
+  /** That the keeper's socket is gone for good has been logged. */
+  #isKeeperMissed = false
   #looking: NodeJS.Timeout | null = null
 
   /** @param earlier the master that this one replaces */
@@ -155,7 +157,7 @@ export class Household {
     this.#master.lookAfterSockets()
     void this.health.restore()
     if (leftovers.isOutdated) this.#master.record()
-    if (existsSync(join(runDir, 'lock')) && control.isThere) return
+    if (existsSync(join(runDir, 'lock')) && control.isThere) return this.#restoreKeeper()
     try {
       const { isGiven } = runDirCandidates(options.modules[0] ?? '', options.runDir)
       makeRunDir({ paths: [runDir], elsewhere: [], isGiven })
@@ -168,11 +170,24 @@ export class Household {
       this.#master.record()
       log(`${runDir}: somebody has taken files of this server away, they are made anew`)
       this.#said = ''
+      await this.#restoreKeeper()
     } catch (error) {
       const reason = messageOf(error)
       if (reason !== this.#said) log(`${runDir}: files of this server are gone, and commands do not find it: ${reason}`)
       this.#said = reason
     }
+  }
+
+  /** In a directory that has been checked: new processes reach the keeper by its path. */
+  async #restoreKeeper(): Promise<void> {
+    const { keeper } = this
+    if (keeper === null || keeper.isThere) return
+    const isBack = await keeper.renew()
+    if (isBack || !this.#isKeeperMissed)
+      log(
+        `${keeper.path}: somebody has taken it away, ${isBack ? 'it is made anew' : 'new processes have no shared data'}`,
+      )
+    this.#isKeeperMissed = !isBack
   }
 
   /** The resources of a master that leads. */

@@ -4,7 +4,7 @@
 
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { rmSync } from 'node:fs'
+import { existsSync, rmSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -24,11 +24,13 @@ import { tidy } from './tidy.ts'
 const START_TIMEOUT_MS = 10_000
 /** How long a keeper that is no longer needed may take to end: it has nothing to finish. */
 const END_TIMEOUT_MS = 1000
+/** How long a keeper may take to listen again: it may be at a long request. */
+const RENEW_TIMEOUT_MS = 1000
 const LOOK_EVERY_MS = 10
 const NOBODY: Identity = { pid: 0, startTime: '' }
 
 export class KeeperHandle {
-  readonly #path: string
+  readonly path: string
   readonly #output: Output
   readonly #program: () => Program
   readonly #onChange: () => void
@@ -39,6 +41,8 @@ export class KeeperHandle {
   #joining: Promise<boolean> | null = null
   #child: Child | null = null
   #ready: Promise<void> | null = null
+  /** `#child` has listened. */
+  #hasKept = false
   /** Settles when the end of `#child` has been reported. */
   #gone: Promise<void> = Promise.resolve()
   #isEnding = false
@@ -53,7 +57,7 @@ export class KeeperHandle {
   ) {
     this.#secret = earlier?.secret ?? randomBytes(32).toString('base64')
     this.#inherited = earlier?.identity ?? NOBODY
-    this.#path = join(runDir, 'keeper.sock')
+    this.path = join(runDir, 'keeper.sock')
     this.#output = output
     this.#program = program
     this.#onChange = onChange
@@ -78,13 +82,30 @@ export class KeeperHandle {
 
   /** For the next master. */
   get inheritance(): InheritedKeeper {
-    const { pid } = this
+    const isStarting = this.#child !== null && !this.#hasKept // a signal would still end it
+    const pid = isStarting ? 0 : this.pid
     return { identity: { pid, startTime: pid === 0 ? '' : startTimeOf(pid) }, secret: this.#secret }
   }
 
   /** Holds on to the earlier master's keeper, if there is one: it then outlives that master and its processes. */
   async hold(): Promise<void> {
     if (this.#child === null) await this.#join()
+  }
+
+  /** False if a keeper runs that no new process can reach: somebody has removed the file of its socket. */
+  get isThere(): boolean {
+    const isRunning = this.#hold !== null || this.#hasKept
+    return !isRunning || existsSync(this.path)
+  }
+
+  /** Has the keeper listen again where that file is gone. False if it does not: it is of an earlier version, or gone. */
+  async renew(): Promise<boolean> {
+    if (this.#child !== null) this.#child.process.kill('SIGUSR2')
+    else if (isAlive(this.#inherited)) process.kill(this.#inherited.pid, 'SIGUSR2')
+    else return false
+    const endAt = now() + RENEW_TIMEOUT_MS
+    while (!existsSync(this.path) && now() < endAt) await sleep(LOOK_EVERY_MS)
+    return existsSync(this.path)
   }
 
   /** Connects to the earlier master's keeper, if there is one; starts a new one if that has gone. */
@@ -97,6 +118,9 @@ export class KeeperHandle {
   /** During an upgrade there are two masters. The one asked first starts the keeper, the other joins it. */
   async #begin(): Promise<void> {
     if (await this.#join()) return
+    const { pid } = this.#inherited
+    if (pid !== 0 && (await this.renew()) && (await this.#join())) return
+    if (pid !== 0) log(`keeper of shared data pid ${pid}: out of reach. What it kept is lost`)
     this.#inherited = NOBODY
     try {
       await this.#start()
@@ -133,7 +157,7 @@ export class KeeperHandle {
   async #dial(): Promise<net.Socket> {
     const socket = new net.Socket()
     socket.pause()
-    socket.connect(this.#path)
+    socket.connect(this.path)
     await once(socket, 'connect')
     await new Promise<void>((resolve, reject) => {
       socket.once('error', reject)
@@ -155,7 +179,7 @@ export class KeeperHandle {
     const late = setTimeout(() => child.process.kill('SIGKILL'), END_TIMEOUT_MS)
     await this.#gone
     clearTimeout(late)
-    tidy(() => rmSync(this.#path, { force: true }))
+    tidy(() => rmSync(this.path, { force: true }))
   }
 
   /** It exits on its own when nothing is connected; killed if it does not. */
@@ -168,13 +192,13 @@ export class KeeperHandle {
       if (now() > killAt) process.kill(keeper.pid, 'SIGKILL')
       await sleep(LOOK_EVERY_MS)
     }
-    tidy(() => rmSync(this.#path, { force: true }))
+    tidy(() => rmSync(this.path, { force: true }))
   }
 
   #start(): Promise<void> {
     const output = this.#output
     const child = spawnChild(
-      { role: 'keeper', path: this.#path, secret: this.#secret, isLogPiped: output.isLogPiped },
+      { role: 'keeper', path: this.path, secret: this.#secret, isLogPiped: output.isLogPiped },
       { stdio: output.stdio, isDetached: true, program: this.#program },
     )
     output.attach(child, 'keeper')
@@ -183,12 +207,12 @@ export class KeeperHandle {
     this.#gone = gone.promise
     this.#onChange()
     return new Promise((resolve, reject) => {
-      let [why, hasKept] = ['', false]
+      let why = ''
       const late = setTimeout(() => child.process.kill('SIGKILL'), START_TIMEOUT_MS)
       child.channel.onMessage = (message) => {
         clearTimeout(late)
         if (message.type === 'ready') {
-          hasKept = true
+          this.#hasKept = true
           resolve()
         }
         if (message.type === 'failed') why = message.message
@@ -197,7 +221,8 @@ export class KeeperHandle {
         clearTimeout(late)
         this.#child = this.#ready = null
         child.channel.destroy()
-        const loss = hasKept ? '. What it kept is lost' : ''
+        const loss = this.#hasKept ? '. What it kept is lost' : ''
+        this.#hasKept = false
         if (!this.#isEnding) log(`keeper of shared data pid ${child.process.pid}: ${word}${loss}`)
         this.#onChange()
         gone.resolve()

@@ -11,6 +11,7 @@ import {
   readFileSync,
   readlinkSync,
   renameSync,
+  rmdirSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -21,6 +22,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { sendLogTo } from '../../src/log.ts'
 import { OutputFile } from '../../src/process/output/output-file.ts'
 import { randomOf, seedOf } from '../support/random.ts'
 import { until } from '../support/until.ts'
@@ -195,6 +197,39 @@ test('moved away, it is opened anew within a second or so; at once when it is to
     file.close()
     assert.match(read(`${path}.old`), /^1\n(2\n)+$/)
     assert.is(read(path), '3\n')
+  })
+})
+
+test('moved away, and not to be opened again: that is said once, and what goes into a deleted file is lost', async () => {
+  await inFolder(async (folder) => {
+    const [path, said] = [join(folder, 'a'), [] as string[]]
+    const file = new OutputFile(path, 0)
+    renameSync(path, `${path}.1`)
+    mkdirSync(path) // a file that may not be opened would be no obstacle for root
+    sendLogTo((line) => said.push(line))
+    try {
+      for (let n = 0; n < 2; n++) file.reopen()
+      assert.is(said.length, 1)
+      assert.match(
+        said[0] ?? '',
+        /^.*\/a: it was moved away, and cannot be opened again: .*EISDIR.*: the moved file is written/,
+      )
+      file.write('kept\n')
+      assert.is(file.lostBytes, 0)
+      assert.is(read(`${path}.1`), 'kept\n')
+      rmSync(`${path}.1`)
+      file.reopen()
+      file.write('lost\n')
+      assert.is(file.lostBytes, 5)
+      rmdirSync(path)
+      file.reopen()
+      file.write('back\n')
+      assert.is(file.lostBytes, 5)
+      assert.is(read(path), 'back\n')
+    } finally {
+      sendLogTo(null)
+      file.close()
+    }
   })
 })
 

@@ -3,6 +3,8 @@
 // users had log files of hundreds of gigabytes. A full disk costs lines, never the server.
 
 import { closeSync, fstatSync, ftruncateSync, lstatSync, renameSync, type Stats, writeSync } from 'node:fs'
+import { messageOf } from '../../errors.ts'
+import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { nothing } from '../../nothing.ts'
 import { checkFile, openFile } from '../open-file.ts'
@@ -29,6 +31,10 @@ export class OutputFile {
   #size: number
   /** The last line was only partly written. */
   #isCut = false
+  /** Why the path could not be opened again; empty if it could. */
+  #failure = ''
+  /** The open file has no name any more: what it has will be gone with the descriptor. */
+  #isDeleted = false
   #lookedAt = now()
   readonly #opened: (fd: number) => void
 
@@ -64,6 +70,7 @@ export class OutputFile {
     try {
       while (written < bytes.length) written += writeSync(this.#fd, bytes, written)
       this.#isCut = false
+      if (this.#isDeleted) this.lostBytes += piece.length
     } catch {
       this.lostBytes += Math.min(piece.length, bytes.length - written) // ENOSPC, EIO: the disk may recover
       if (written > 0) this.#isCut = bytes[written - 1] !== LF
@@ -71,7 +78,10 @@ export class OutputFile {
     this.#size += written
   }
 
-  /** Opens the path again, since the file may have been moved. On failure goes on with the old file. */
+  /**
+   * Opens the path again, since the file may have been moved. On failure goes on with the old file, and says so in the
+   * log.
+   */
   reopen(): void {
     if (this.#fd < 0) return
     try {
@@ -81,10 +91,22 @@ export class OutputFile {
       this.#stat = fstatSync(fd)
       if (this.#stat.size === 0) this.#isCut = false
       this.#size = this.#stat.size
+      this.#failure = ''
+      this.#isDeleted = false
       this.#opened(fd)
-    } catch {
+    } catch (error) {
       this.#lookedAt = now() // a CommandError, perhaps since the folder is gone; checked again later
+      this.#isDeleted = this.#stat.isFile() && linksOf(this.#fd) === 0
+      this.#tell(messageOf(error))
     }
+  }
+
+  /** Once: this may be the log. */
+  #tell(failure: string): void {
+    const isTold = failure === this.#failure
+    this.#failure = failure
+    if (isTold) return
+    log(`${this.path}: it was moved away, and cannot be opened again: ${failure}: the moved file is written`)
   }
 
   close(): void {
@@ -150,6 +172,14 @@ function sizeOf(fd: number): number {
     return fstatSync(fd).size
   } catch {
     return 0 // EIO, ESTALE: a network drive
+  }
+}
+
+function linksOf(fd: number): number {
+  try {
+    return fstatSync(fd).nlink
+  } catch {
+    return 0 // as above
   }
 }
 

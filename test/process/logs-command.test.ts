@@ -203,4 +203,65 @@ test('the end of a file is read in pieces, and what is appended over renames and
   }
 })
 
+test('right after a rotation, while nothing is logged, the end of the log is that of the rotated file', async () => {
+  await inSandbox(async (box) => {
+    const status = await box.start(box.file('app.js', echo(1, SAYING)))
+    await ask(portOf(status), 'before')
+    await until(() => box.log().includes('said before'))
+    renameSync(join(box.runDir, 'millrace.log'), join(box.runDir, 'millrace.log.1'))
+    assert.match(succeeded(await box.command('logs', 'echo')).stdout, /said before\n$/)
+    const following = box.begin('logs', '-f', '-n', '5')
+    await following.says(/said before/)
+    appendFileSync(join(box.runDir, 'millrace.log.1'), 'by who has not noticed yet\n')
+    await following.says(/not noticed yet/)
+    await ask(portOf(status), 'after')
+    await following.says(/said after/)
+    following.process.kill('SIGINT')
+    assert.is((await within(10_000, following.ended)).code, 0)
+    await box.stop()
+    rmSync(join(box.runDir, 'millrace.log'))
+    assert.match(succeeded(await box.command('logs')).stdout, /not noticed yet/)
+    rmSync(join(box.runDir, 'millrace.log.1'))
+  })
+})
+
+test('no more of a log is read than its reader takes, and nothing is missed over a rotation meanwhile', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'mr-tail-'))
+  try {
+    const path = join(folder, 'log')
+    const lines = Array.from({ length: 60_000 }, (_, n) => `line ${n}`)
+    writeFileSync(path, '')
+    const said: string[] = []
+    let room = 0
+    const tail = new FileTail(
+      path,
+      0,
+      (line) => {
+        said.push(line)
+        room--
+      },
+      () => room <= 0,
+    )
+    writeFileSync(path, `${lines.slice(0, 20_000).join('\n')}\n`)
+    tail.look()
+    assert.is(said.length, 0)
+    room = 1
+    tail.look()
+    assert.ok(said.length > 0 && said.length < 10_000, `${said.length} in a piece`)
+    renameSync(path, `${path}.1`)
+    writeFileSync(path, `${lines.slice(20_000, 40_000).join('\n')}\n`)
+    tail.look()
+    renameSync(path, `${path}.1`)
+    writeFileSync(path, `${lines.slice(40_000).join('\n')}\n`)
+    for (let looks = 0; looks < 60 && said.length < lines.length; looks++) {
+      room = 1
+      tail.look()
+    }
+    tail.close()
+    assert.equal(said, lines)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+})
+
 test.run()

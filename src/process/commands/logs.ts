@@ -38,19 +38,29 @@ until Ctrl+C (exit code 0). --json: an object a line, as --log-format json write
   },
 }
 
+/** The last lines, and up to where that is: in the rotated file if no other has followed it yet. */
 function readEnd(path: string, count: number, isMeant: (line: string) => boolean): [string[], number] {
   const [lines, end] = lastLines(path, count, isMeant)
-  const before = `${path}.1` // the file that was renamed when it became too large
-  if (lines.length >= count || !existsSync(before)) return [lines, end]
-  return [[...lastLines(before, count - lines.length, isMeant)[0], ...lines], end]
+  const isThere = end > 0 || existsSync(path)
+  const before = asideOf(path)
+  if ((isThere && lines.length >= count) || !existsSync(before)) return [lines, end]
+  const [earlier, endBefore] = lastLines(before, count - lines.length, isMeant)
+  return [[...earlier, ...lines], isThere ? end : endBefore]
+}
+
+/** The file that was renamed when it became too large, or by logrotate. */
+function asideOf(path: string): string {
+  return `${path}.1`
 }
 
 /** Prints what `shape` returns for each line; null prints nothing. */
 async function follow(path: string, from: number, shape: (line: string) => string | null): Promise<Exit> {
-  const tail = new FileTail(path, from, (line) => {
+  const put = (line: string) => {
     const text = shape(line)
     if (text !== null) process.stdout.write(`${text}\n`)
-  })
+  }
+  // A reader that pauses is waited for: what is not read yet waits in the file, not in our memory.
+  const tail = new FileTail(path, from, put, () => process.stdout.writableNeedDrain)
   const timer = setInterval(() => tail.look(), LOOK_EVERY_MS)
   const exit = await untilSeen()
   clearInterval(timer)
@@ -80,7 +90,9 @@ async function logFileOf(line: Line): Promise<string> {
 export function leftLogOf({ flags, modules }: Line): string | undefined {
   const given = givenFor(flags, 'log-file')
   const places = placesToAsk(modules[0] ?? '', runDirOf(flags)).places.flatMap(({ path }) => logsOf(path))
-  return [...(given === undefined ? [] : [resolve(given)]), ...places].find((path) => existsSync(path))
+  return [...(given === undefined ? [] : [resolve(given)]), ...places].find(
+    (path) => existsSync(path) || existsSync(asideOf(path)),
+  )
 }
 
 async function checkNames(line: Line): Promise<void> {

@@ -2,16 +2,19 @@
 
 import { closeSync, fstatSync, openSync, readSync, type Stats } from 'node:fs'
 import { StringDecoder } from 'node:string_decoder'
+import { codeOf } from '../../errors.ts'
 import { statOf } from '../paths.ts'
 
 const CHUNK = 65_536
 const LF = 0x0a
 
 /**
- * The last `count` lines for which `isMeant` is true, oldest first, and the position read to. Throws a system error.
+ * The last `count` lines for which `isMeant` is true, oldest first, and the position read to. A file that is not there
+ * has none: after a rotation it is made with the next line. Throws a system error.
  */
 export function lastLines(path: string, count: number, isMeant: (line: string) => boolean): [string[], number] {
-  const fd = openSync(path, 'r')
+  const fd = openIfThere(path)
+  if (fd < 0) return [[], 0]
   try {
     const { size } = fstatSync(fd)
     const lines: string[] = [] // the last one first
@@ -32,6 +35,15 @@ export function lastLines(path: string, count: number, isMeant: (line: string) =
   }
 }
 
+function openIfThere(path: string): number {
+  try {
+    return openSync(path, 'r')
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT') throw error
+    return -1
+  }
+}
+
 function readAt(fd: number, position: number, length: number): Buffer {
   const bytes = Buffer.alloc(length)
   return bytes.subarray(0, readSync(fd, bytes, 0, length, position))
@@ -41,52 +53,57 @@ function readAt(fd: number, position: number, length: number): Buffer {
 export class FileTail {
   readonly #path: string
   readonly #onLine: (line: string) => void
+  readonly #isFull: () => boolean
   #fd = -1
   #stat: Stats | null = null
-  /** The rotated file (`.1`) at the last check. */
+  /** The rotated file (`.1`) when all was read. */
   #aside: Stats | undefined
   #position: number
   #rest = ''
   #decoder = new StringDecoder('utf8')
 
-  /** Starts at this position of the current file. */
-  constructor(path: string, position: number, onLine: (line: string) => void) {
+  /**
+   * Starts at this position of the current file, or of the rotated one if no other has followed that yet.
+   * While `isFull()` nothing is read.
+   */
+  constructor(path: string, position: number, onLine: (line: string) => void, isFull: () => boolean = () => false) {
     this.#path = path
     this.#position = position
     this.#onLine = onLine
+    this.#isFull = isFull
     this.#aside = this.#statAside()
     this.#open(position)
+    if (this.#fd < 0) this.#open(position, this.#asidePath)
   }
 
   /**
    * Reads what has arrived. A file that was moved away is read to its end first, then the new one from its beginning.
    */
   look(): void {
-    this.#follow()
-    this.#aside = this.#statAside()
+    if (this.#follow()) this.#aside = this.#statAside()
   }
 
-  #follow(): void {
-    this.#read()
+  /** This and the following return whether all was read. */
+  #follow(): boolean {
+    if (!this.#read()) return false
     const now = statOf(this.#path)
-    if (now === undefined) return
-    if (this.#stat?.ino !== now.ino || this.#stat.dev !== now.dev) {
-      this.#read() // what arrived between the last read and this check
-      this.#readMissed()
-      this.#moveTo(this.#path)
-    } else if (now.size < this.#position) {
-      this.#position = 0 // truncated: logrotate's copytruncate
-      this.#read()
-    }
+    if (now === undefined) return true
+    // First what arrived between the last read and this check.
+    if (this.#stat?.ino !== now.ino || this.#stat.dev !== now.dev)
+      return this.#read() && this.#readMissed() && this.#moveTo(this.#path)
+    if (now.size >= this.#position) return true
+    this.#position = 0 // truncated: logrotate's copytruncate
+    return this.#read()
   }
 
   /** Reads a file missed by two rotations since the last check: it was never seen here, and is now the rotated one. */
-  #readMissed(): void {
+  #readMissed(): boolean {
     const [before, now] = [this.#aside, this.#statAside()]
     const isOurs = now?.ino === this.#stat?.ino && now?.dev === this.#stat?.dev
     // ours was removed
     const isOld = now?.ino === before?.ino && now?.size === before?.size && now?.mtimeMs === before?.mtimeMs
-    if (this.#fd >= 0 && now !== undefined && !isOurs && !isOld) this.#moveTo(this.#asidePath)
+    const isMissed = this.#fd >= 0 && now !== undefined && !isOurs && !isOld
+    return !isMissed || this.#moveTo(this.#asidePath)
   }
 
   get #asidePath(): string {
@@ -97,10 +114,10 @@ export class FileTail {
     return statOf(this.#asidePath)
   }
 
-  #moveTo(path: string): void {
+  #moveTo(path: string): boolean {
     this.close()
     this.#open(0, path)
-    this.#read()
+    return this.#read()
   }
 
   close(): void {
@@ -120,11 +137,12 @@ export class FileTail {
     }
   }
 
-  #read(): void {
-    if (this.#fd < 0) return
+  #read(): boolean {
+    if (this.#fd < 0) return true
     for (;;) {
+      if (this.#isFull()) return false
       const bytes = readAt(this.#fd, this.#position, CHUNK)
-      if (bytes.length === 0) return
+      if (bytes.length === 0) return true
       this.#position += bytes.length
       const lines = (this.#rest + this.#decoder.write(bytes)).split('\n')
       this.#rest = lines.pop() ?? ''

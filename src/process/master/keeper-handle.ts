@@ -98,7 +98,7 @@ export class KeeperHandle {
     return !isRunning || existsSync(this.path)
   }
 
-  /** Has the keeper listen again where that file is gone. False if it does not: it is of an earlier version, or gone. */
+  /** Has the keeper listen again where that file is gone. False if it does not, as one of an earlier version. */
   async renew(): Promise<boolean> {
     if (this.#child !== null) this.#child.process.kill('SIGUSR2')
     else if (isAlive(this.#inherited)) process.kill(this.#inherited.pid, 'SIGUSR2')

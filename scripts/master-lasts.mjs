@@ -27,6 +27,8 @@ const SERVED_MS = 1100
  */
 const WARM_UP = 4 * WORKERS
 const FLAGS = ['--no-opt', '--no-sparkplug', '--no-flush-bytecode']
+/** Opens the inspector of the master, and of no other process that gets the flags of the command line. */
+const OPEN = `import inspector from 'node:inspector'; if (process.argv[2] === 'start') inspector.open(0)`
 const PATIENCE_MS = 60_000
 
 const program = (count) => `
@@ -44,7 +46,7 @@ async function withServer(count, use) {
   const module = join(folder, 'app.js')
   writeFileSync(module, program(count))
   const env = { ...process.env, MILLRACE_RUN_DIR: runDir }
-  const args = [...FLAGS, '--inspect-port=0', start, 'start', '-q', module]
+  const args = [...FLAGS, '--import', `data:text/javascript,${OPEN}`, start, 'start', '-q', module]
   const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'ignore', 'pipe'] })
   let said = ''
   child.stderr.setEncoding('utf8').on('data', (text) => {
@@ -53,7 +55,6 @@ async function withServer(count, use) {
   const command = (request) => ask(join(runDir, 'control.sock'), request)
   try {
     await until(async () => (await command({ command: 'status' }))?.status?.state === 'running')
-    child.kill('SIGUSR1')
     const [url] = await until(() => /ws:\/\/127\.0\.0\.1:\d+\/[\w-]+/.exec(said))
     const inspector = await Inspector.open(url)
     const status = async () => (await command({ command: 'status' })).status

@@ -10,12 +10,14 @@ import type { Channel } from './channel.ts'
 import { Exit } from './exit-codes.ts'
 import type { FromChild, KeeperBoot, ToChild } from './messages.ts'
 
+const IGNORED = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const
+
 export async function keep(
   { path, secret, isLogPiped }: KeeperBoot,
   channel: Channel<ToChild, FromChild>,
 ): Promise<void> {
   process.title = 'millrace: keeper process'
-  for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, nothing)
+  for (const signal of IGNORED) process.on(signal, nothing)
   if (isLogPiped) logRecords()
   nameLog('keeper')
   const leave = () => process.exit(Exit.Ok)

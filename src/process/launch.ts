@@ -107,7 +107,8 @@ const OTHER_PRESS_MS = 100
  * which is what it means there. Orphans are ours to reap, too.
  */
 function follow(child: ChildProcess): Promise<number> {
-  for (const signal of ['SIGHUP', 'SIGQUIT', 'SIGUSR2'] as const) process.on(signal, () => child.kill(signal))
+  for (const signal of ['SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const)
+    process.on(signal, () => child.kill(signal))
   process.on('SIGTERM', () => child.kill(process.pid === 1 ? 'SIGQUIT' : 'SIGTERM'))
   reapOrphans(() => [child.pid ?? 0])
   process.once('SIGINT', () => {

@@ -11,8 +11,9 @@ const PORT = /^--(inspect|debug)-port$/
 const OPENS_INSPECTOR = /^--(no-)?inspect(-brk|-wait)?$/
 
 /**
- * For a worker without an inspector of its own. If someone opens one (SIGUSR1), it takes any free loopback port and
- * prints its address, which contains a secret, on stderr only.
+ * For a process without an inspector of its own. If someone opens one (SIGUSR1), it takes any free loopback port and
+ * prints its address, which contains a secret, on stderr only. Without that every user of the machine could run code in
+ * it, as root if root has started the server.
  */
 export const QUIET_INSPECTOR: readonly string[] = ['--inspect-port=0', '--inspect-publish-uid=stderr']
 
@@ -61,8 +62,8 @@ export function nodeFlags(
   own = settings.execArgv,
 ): string[] {
   const flags = without(NOT_FOR_CHILDREN, own)
-  if (role !== 'worker') return without(INSPECTOR, flags)
-  if (inspectorPort === null) return [...without(PORT, flags), ...extra]
+  if (role !== 'worker') return [...without(INSPECTOR, flags), ...QUIET_INSPECTOR]
+  if (inspectorPort === null) return [...without(PORT, flags), ...QUIET_INSPECTOR, ...extra]
   return [...flags, ...extra, `--inspect-port=${inspectorPort}`] // the last port counts; a bare number keeps the host
 }
 

@@ -87,7 +87,8 @@ const SAME_PRESS_MS = 50
 /**
  * Handlers only record the request. A second SIGINT kills; after another signal the first one is still a stop. SIGHUP
  * stops a foreground server, whose terminal has gone; a daemon or a service reloads, as its senders expect there. Under
- * a service manager SIGTERM is a graceful stop.
+ * a service manager SIGTERM is a graceful stop. SIGUSR1 is a reload, too, as in Workerman: without a listener Node
+ * would open its inspector, through which every user of the machine could run code in the master.
  */
 function takeSignals(master: Master, isDaemon: boolean): void {
   let interruptedAt = Number.POSITIVE_INFINITY
@@ -98,7 +99,7 @@ function takeSignals(master: Master, isDaemon: boolean): void {
     interruptedAt = Math.min(interruptedAt, now())
     master.stop(false)
   })
-  process.on('SIGUSR2', () => void master.reload())
+  for (const signal of ['SIGUSR1', 'SIGUSR2'] as const) process.on(signal, () => void master.reload())
   process.on('SIGHUP', () => {
     if (isDaemon || isService()) void master.reload()
     else master.stop(false)

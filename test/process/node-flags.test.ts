@@ -1,5 +1,6 @@
 // Which flags of Node reach which process.
 
+import { readFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import {
@@ -9,6 +10,7 @@ import {
   inspects,
   nodeFlags,
   nodeSettings,
+  QUIET_INSPECTOR,
 } from '../../src/process/node-flags.ts'
 import { caseTest, longTest } from '../support/length.ts'
 import {
@@ -52,9 +54,9 @@ for (const [own, worker, describe] of [
   [['--inspect', '--inspect-publish-uid', 'http'], ['--inspect', '--inspect-publish-uid', 'http'], []],
 ] as const) {
   test(`of ${own.join(' ') || 'no flags'} a worker gets ${worker.join(' ') || 'none'}`, () => {
-    assert.equal(nodeFlags('worker', null, [], own), [...worker])
-    assert.equal(nodeFlags('describe', null, [], own), [...describe])
-    assert.equal(nodeFlags('master', null, [], own), [...describe])
+    assert.equal(nodeFlags('worker', null, [], own), [...worker, ...QUIET_INSPECTOR])
+    for (const role of ['describe', 'callback', 'keeper', 'master'] as const)
+      assert.equal(nodeFlags(role, null, [], own), [...describe, ...QUIET_INSPECTOR])
   })
 }
 
@@ -145,6 +147,10 @@ const TELL = `worker.onMessage = async (connection) => {
   connection.send((url() ?? 'none') + ' ' + process.execArgv.join(' '))
 }`
 
+function commandOf(pid: number): string {
+  return readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+}
+
 async function inspectorOf(port: number): Promise<string> {
   return /:(\d+)\//.exec(await ask(port, 'x'))?.[1] ?? ''
 }
@@ -176,6 +182,25 @@ for (const [how, flags, options] of [
     },
   )
 }
+
+test('whoever sends SIGUSR1 to a worker or to the keeper opens nothing that others on the machine can use', async () => {
+  await inSandbox(async (box) => {
+    const more = `${TELL}; worker.stuckTimeoutMs = 0
+      worker.onWorkerStart = () => Shared.counter('c').add(1)`
+    await box.start(box.file('app.js', echo(1, more).replace('{ Worker }', '{ Shared, Worker }')))
+    const status = await box.status()
+    const port = portOf(status)
+    const keeper = box.pids().find((pid) => commandOf(pid).startsWith('millrace: keeper')) ?? 0
+    process.kill(keeper, 'SIGUSR1')
+    process.kill(workersOf(status)[0]?.pid ?? 0, 'SIGUSR1')
+    await until(async () => (await inspectorOf(port)) !== '')
+    const secret = /[0-9a-f-]{36}/.exec(await ask(port, 'x'))?.[0] ?? 'none'
+    const listed = await fetch(`http://127.0.0.1:${await inspectorOf(port)}/json/list`).then((answer) => answer.text())
+    assert.not.match(listed, secret)
+    assert.not.match(box.log(), /keeper.*Debugger listening/)
+    await box.stop()
+  })
+})
 
 test('who stands at a breakpoint is not late: --inspect-brk lifts startTimeoutMs', async () => {
   await inSandbox(async (box) => {

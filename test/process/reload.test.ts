@@ -361,12 +361,13 @@ longTest('kill -9 of the old process while the new one starts: the reload goes o
   })
 })
 
-test('SIGUSR2 and, to a daemon, SIGHUP reload', async () => {
+test("SIGUSR1 (Workerman's), SIGUSR2 and, to a daemon, SIGHUP reload", async () => {
   await inSandbox(async (box) => {
     const { pid } = await box.start(box.file('app.js', version(1)))
     for (const [incarnation, signal] of [
-      [2, 'SIGUSR2'],
-      [3, 'SIGHUP'],
+      [2, 'SIGUSR1'],
+      [3, 'SIGUSR2'],
+      [4, 'SIGHUP'],
     ] as const) {
       process.kill(pid, signal)
       await until(async () => {
@@ -374,7 +375,7 @@ test('SIGUSR2 and, to a daemon, SIGHUP reload', async () => {
         return workers.length === 1 && workers[0]?.incarnation === incarnation && workers[0].state === 'ready'
       })
     }
-    await until(() => box.log().match(/reload: done/g)?.length === 2)
+    await until(() => box.log().match(/reload: done/g)?.length === 3)
     await box.stop()
   })
 })

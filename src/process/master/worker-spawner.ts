@@ -7,7 +7,7 @@ import type { BoundSocket } from '../../net/bound-socket.ts'
 import { bindMeshSocket, isPassedOn } from '../../net/mesh-socket.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import type { Declaration, WantedSocket } from '../group.ts'
-import { InspectorPorts, inspects, QUIET_INSPECTOR } from '../node-flags.ts'
+import { InspectorPorts, inspects } from '../node-flags.ts'
 import type { Output } from '../output/output.ts'
 import { FIRST_SOCKET_FD, spawnChild } from '../spawn.ts'
 import type { Events } from '../status/events.ts'
@@ -55,7 +55,6 @@ export class WorkerSpawner {
     const { modules, argv, engine } = options
     const output = this.#household.output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#ports.take(declaration.execArgv) : null
-    const isQuiet = inspectorPort === null && output.isLogPiped && declaration.stuckTimeoutMs > 0
     const incarnation = ++slot.incarnation
     const fds = socket === null || socket.fd < 0 ? [] : [socket.fd]
     const mesh = bindMeshSocket(runDir)
@@ -83,7 +82,7 @@ export class WorkerSpawner {
         stdio: output.stdio,
         fds,
         isDetached: true,
-        execArgv: isQuiet ? [...QUIET_INSPECTOR, ...declaration.execArgv] : declaration.execArgv,
+        execArgv: declaration.execArgv,
         inspectorPort,
         program: programs.ofApp,
       },

@@ -1,5 +1,9 @@
 // The public API. Registers the built-in protocols, and which of its classes stay in their process, and has no other
 // effect: no handle, no timer, no signal handler.
+//
+// Buffer and the rest of Node in our declarations are Node's also for a compiler that is told of no types: the default
+// since TypeScript 6. Otherwise they would be `any` to it, without a word (skipLibCheck).
+/// <reference types="node" preserve="true" />
 
 import { frame } from '../protocols/frame.ts'
 import { type HttpProtocol, httpWith } from '../protocols/http/http.ts'

@@ -57,7 +57,8 @@ chat.onWebSocketConnected = async (connection, request) => {
   const who = nameFrom(request?.get('name'), 'somebody')
   const key = `${who}#${randomUUID()}`
   const stay = () => present(room).set(key, who, { ttlMs: PRESENCE_MS })
-  const staying = Timer.add(PRESENCE_MS / 3000, stay)
+  // Nobody waits for what a timer calls: a rejection would end the process, and everyone's connection in it.
+  const staying = Timer.add(PRESENCE_MS / 3000, () => stay().catch((error) => Worker.log(error)))
 
   connection.onMessage = (_connection, text) => say(room, who, String(text).slice(0, 1000))
   connection.onClose = async () => {
@@ -67,6 +68,7 @@ chat.onWebSocketConnected = async (connection, request) => {
     Channel.publish(subjectOf(room), await peopleIn(room))
   }
   await enter(room, connection)
+  if (connection.signal.aborted) return // gone meanwhile: it would stay present for a while
   await stay()
   const lines = (await history.get(room)) ?? []
   connection.send(JSON.stringify({ worker: chat.id, room, lines }))

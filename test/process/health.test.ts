@@ -37,7 +37,8 @@ test('alive from the start on, ready when everything serves, not ready when a gr
       const frail = new Worker('text://127.0.0.1:0', { name: 'frail' })
       frail.onMessage = () => process.exit(1)
       frail.onWorkerStart = () => { if (existsSync('${box.directory}/broken')) throw new Error('broken') }
-      new Worker({ name: 'extra', minReady: 0, count: 2 })`
+      new Worker({ name: 'extra', minReady: 0, count: 2 })
+      new Worker('text://127.0.0.1:0', { name: 'twin' }); new Worker({ name: 'twin' })`
     const module = box.file('app.js', echo(2, more))
     const server = box.begin('start', module, '--health', `http://127.0.0.1:${health}`)
     await until(() => answers(health, '/healthz', 200), 20_000)
@@ -51,6 +52,8 @@ test('alive from the start on, ready when everything serves, not ready when a gr
       { name: 'echo', ready: 2, minReady: 2, count: 2 },
       { name: 'frail', ready: 1, minReady: 1, count: 1 },
       { name: 'extra', ready: 2, minReady: 0, count: 2 },
+      { name: 'twin text://127.0.0.1:0', ready: 1, minReady: 1, count: 1 }, // as in /metrics: of two no one could tell which
+      { name: 'twin', ready: 1, minReady: 1, count: 1 },
     ])
 
     box.file('broken', '')

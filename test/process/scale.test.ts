@@ -201,7 +201,10 @@ test('what makes no sense is refused with what there is, and changes nothing', a
     await box.start(box.file('app.js', version(1, 2, more)))
     for (const [args, says] of [
       [['ehco', '3'], /there is no group 'ehco'; there is: echo \(text:\/\/127\.0\.0\.1:0\), twin/],
-      [['twin', '3'], /2 groups are called 'twin'\nnext: use the address/],
+      [
+        ['twin', '3'],
+        /2 groups are called 'twin'\nnext: use the address of the one you mean: text:\/\/127\.0\.0\.1:0; give one without an address a name of its own in the code$/m,
+      ],
       [['echo', '0'], /echo has 2, and cannot have 0\nnext: 'millrace stop echo'/],
       [['echo', '-7'], /cannot have -5/],
       [['echo', '99999'], /99999 processes are too many\nnext: at most 1024/],

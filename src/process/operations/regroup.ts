@@ -41,7 +41,7 @@ export class Regroup extends Reload {
     if (groups.length > 1)
       throw new CommandError(Exit.Usage, `${groups.length} groups are called '${this.names[0]}'`, {
         code: 'ERR_NO_GROUP',
-        next: `use the address of the one you mean: ${groups.map((one) => keyOf(one).listen).join(', ')}`,
+        next: addressesOf(groups),
       })
     const count = countOf(group, scale)
     checkServes(group, count)
@@ -153,4 +153,12 @@ function whyNot({ current, lastExit, lastReason }: Slot): string {
 
 function keyOf({ blueprint: { key } }: GroupState): Blueprint['key'] {
   return key
+}
+
+/** What to say instead of a name that several have. A mailbox has no address to be called by. */
+function addressesOf(groups: readonly GroupState[]): string {
+  const addresses = groups.map((group) => keyOf(group).listen).filter((listen) => listen !== '')
+  const advice = [`use the address of the one you mean: ${addresses.join(', ')}`]
+  const isNameless = addresses.length < groups.length
+  return [...advice, ...(isNameless ? ['give one without an address a name of its own in the code'] : [])].join('; ')
 }

@@ -4,6 +4,7 @@ import type { GroupState } from '../master/group-state.ts'
 import type { ReloadTally } from './metrics.ts'
 
 export interface GroupHealth {
+  /** The unambiguous one, as in the metrics. */
   readonly name: string
   /** Processes that serve and were heard from recently. */
   readonly ready: number
@@ -47,8 +48,8 @@ export function readinessOf({ state, groups }: Seen): HealthAnswer {
   return { status: reason === '' ? 'ready' : 'not ready', reason, state, groups: all }
 }
 
-export function groupHealth({ name, slots, blueprint, isStopped }: GroupState): GroupHealth {
+export function groupHealth({ slots, blueprint, isStopped }: GroupState): GroupHealth {
   const serving = slots.filter(({ current }) => current?.isServing === true)
   const { count, minReady } = blueprint.declaration
-  return { name, ready: serving.length, minReady: isStopped ? 0 : Math.min(minReady, count), count }
+  return { name: blueprint.mailbox, ready: serving.length, minReady: isStopped ? 0 : Math.min(minReady, count), count }
 }

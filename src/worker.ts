@@ -47,6 +47,7 @@ import { datagramProtocol } from './udp/datagram-peer.ts'
 import type { UdpConnection } from './udp/udp-connection.ts'
 import { type AcceptingRole, type AcceptingWorker, Acceptor, type Bound } from './worker/acceptor.ts'
 import type { Arrival } from './worker/arrival.ts'
+import { canAnswer, checkCallbackName, isCallback } from './worker/callbacks.ts'
 import { rowsOf } from './worker/connection-rows.ts'
 import { Departure, describeWork } from './worker/departure.ts'
 import { type Listener, Listeners } from './worker/listeners.ts'
@@ -447,14 +448,19 @@ export class Worker<
     const { name } = this
     if ((this.protocol ?? null) !== null) checkProtocol(`the protocol of worker '${name}'`, this.protocol)
     for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
-    for (const [key, value] of Object.entries(this))
-      if (/^on[A-Z]/.test(key) && value !== null && value !== undefined && typeof value !== 'function')
-        throw new UsageError('ERR_BAD_OPTION', `${key} of worker '${name}' is ${quoted(value)}: it must be a function`)
+    for (const [key, value] of Object.entries(this)) if (isCallback(key)) this.#checkCallback(key, value)
     if (this.proxyProtocol !== null) ProxyRules.of(this.proxyProtocol)
     const count = this.#wholeCount
     if (this.minReady > count)
       throw new UsageError('ERR_BAD_OPTION', `minReady of worker '${name}' is ${this.minReady}: it has ${count}`)
     if (this.#address !== '') this.#checkAt(this.#place)
+  }
+
+  #checkCallback(key: string, value: unknown): void {
+    const { name } = this
+    checkCallbackName(`worker '${name}'`, key)
+    if (value !== null && value !== undefined && typeof value !== 'function')
+      throw new UsageError('ERR_BAD_OPTION', `${key} of worker '${name}' is ${quoted(value)}: it must be a function`)
   }
 
   /** Throws UsageError for what the transport of the address cannot do. */
@@ -499,6 +505,8 @@ export class Worker<
     await this.onWorkerStart?.(this)
     await this.#listeners.settled()
     for (const { fd, endpoint } of sockets) await this.listenOn({ fd, expected: endpoint })
+    if (sockets.length > 0 && id === 0 && !canAnswer(this))
+      log(`at ${this.#address} nothing answers: there is no onMessage, and no onConnect that could set one`)
     await serveMessages()
   }
 
@@ -827,7 +835,8 @@ export class Worker<
   }
 
   #set(key: string, value: unknown): void {
-    const isKnown = key === 'protocol' || Object.hasOwn(RULES, key) || /^on[A-Z]/.test(key)
+    if (isCallback(key)) checkCallbackName('a Worker', key)
+    const isKnown = key === 'protocol' || Object.hasOwn(RULES, key) || isCallback(key)
     if (!isKnown) throw new UsageError('ERR_UNKNOWN_OPTION', `a Worker has no option '${key}'`)
     if (value !== undefined) Reflect.set(this, key, value)
   }

@@ -33,6 +33,28 @@ test('what is no setting is refused, methods and counters too', () => {
   }
 })
 
+test('a misspelt callback is refused with the name that is meant, and one that a protocol may have is not', () => {
+  for (const [key, meant] of [
+    ['onMesage', 'onMessage'],
+    ['onCLose', 'onClose'],
+    ['onWorkerStrat', 'onWorkerStart'],
+    ['onWebsocketConnect', 'onWebSocketConnect'],
+  ] as const) {
+    const misspelt = { [key]: () => 1 }
+    const assigned = Object.assign(new Worker('text://127.0.0.1:0'), misspelt)
+    for (const use of [
+      () => new Worker('text://x:1', misspelt),
+      () => new AsyncTcpConnection('text://127.0.0.1:1', misspelt),
+      () => assigned.describe(),
+    ]) {
+      assert.throws(use, hasCode('ERR_UNKNOWN_OPTION'))
+      assert.throws(use, new RegExp(`has no callback '${key}': is '${meant}' meant\\?`))
+    }
+  }
+  const own = new Worker('text://127.0.0.1:0', { onTopic: () => 1, onConnected: () => 1 } as object)
+  own.describe()
+})
+
 test('what is no address and no settings is refused as such', () => {
   for (const args of [
     [null],

@@ -21,6 +21,7 @@ import {
   TRUE_OR_FALSE,
 } from '../options.ts'
 import { MOST_PROCESSES } from '../process/group.ts'
+import { checkCallbackName, isCallback } from './callbacks.ts'
 import type { SettingName } from './settings.ts'
 import type { WorkerStatics } from './statics.ts'
 
@@ -140,7 +141,8 @@ export const DATAGRAM_CLIENT_RULES: Rules = OF_DATAGRAMS
 /** Undefined leaves the default. Throws UsageError. */
 export function checkClient(settings: object, rules: Rules): void {
   for (const [key, value] of Object.entries(settings)) {
-    const known = /^on[A-Z]/.test(key) ? FUNCTION_OR_NULL : Object.hasOwn(rules, key) ? rules[key] : undefined
+    if (isCallback(key)) checkCallbackName('a connection', key)
+    const known = isCallback(key) ? FUNCTION_OR_NULL : Object.hasOwn(rules, key) ? rules[key] : undefined
     if (known === undefined) throw new UsageError('ERR_UNKNOWN_OPTION', `a connection has no option '${key}'`)
     if (value !== undefined) check(`${key} of a client`, value, known)
   }

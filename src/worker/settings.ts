@@ -50,7 +50,7 @@ export type SettingName =
   | 'maxMailboxBytes'
   | 'mailboxTimeoutMs'
 
-type WorkerCallbackName =
+export type WorkerCallbackName =
   | 'onWorkerStart'
   | 'onWorkerStop'
   | 'onWorkerActive'

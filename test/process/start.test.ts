@@ -332,4 +332,25 @@ test('a start in the foreground that fails says why and what to do next, each on
   })
 })
 
+test('a Worker that answers nobody is told once, when it starts; one that may answer is not', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file(
+      'app.js',
+      `import { Worker } from 'millrace'
+      new Worker('http://127.0.0.1:0', { name: 'mute', count: 2, onClose() {} })
+      new Worker('text://127.0.0.1:0', { name: 'greeter', onConnect: (connection) => connection.send('hello') })
+      new Worker('websocket://127.0.0.1:0', { name: 'pusher', onWebSocketConnected() {} })
+      new Worker('text://127.0.0.1:0', { name: 'late' }).onWorkerStart = (worker) => { worker.onMessage = () => {} }
+      new Worker({ name: 'box' })
+      Worker.runAll()`,
+    )
+    await box.start(module)
+    await until(() => box.log().includes('nothing answers'))
+    await box.stop()
+    assert.equal(box.log().match(/\[.*nothing answers.*/g), [
+      '[mute:0] at http://127.0.0.1:0 nothing answers: there is no onMessage, and no onConnect that could set one',
+    ])
+  })
+})
+
 test.run()

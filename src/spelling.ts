@@ -1,10 +1,10 @@
 // Suggests the word that was probably meant.
 
-/** The entry of `known` closest to a typing error; '' if none is close. */
-export function likest(name: string, known: readonly string[]): string {
+/** The entry of `known` closest to a typing error; '' if none is within `most` errors. */
+export function likest(name: string, known: readonly string[], most = 2): string {
   const near = known.map((word) => ({ word, errors: distance(name, word) }))
   const [best] = near.sort((a, b) => a.errors - b.errors)
-  return best !== undefined && best.errors <= 2 && best.errors < name.length - 1 ? best.word : ''
+  return best !== undefined && best.errors <= most && best.errors < name.length - 1 ? best.word : ''
 }
 
 /** The number of characters to insert, delete, change, or swap with the next one. */

@@ -1,0 +1,44 @@
+// The names of callbacks, for plain JavaScript, where nothing else reports a misspelt one: it would never be called,
+// and its clients would wait for ever. Protocols may have callbacks of their own, so only what is one typing error away
+// from a known name is refused.
+
+import type { ConnectionCallbacks, ProtocolCallbacks } from '../connection/host.ts'
+import { UsageError } from '../errors.ts'
+import { likest } from '../spelling.ts'
+import type { WorkerCallbackName } from './settings.ts'
+
+type Known = WorkerCallbackName | keyof ConnectionCallbacks<unknown, unknown> | keyof ProtocolCallbacks
+
+/** Those that are called without anything to answer, or too late for it. */
+const SILENT: ReadonlySet<string> = new Set<Known>([
+  ...(['onWorkerStart', 'onWorkerStop', 'onWorkerActive', 'onWorkerRetire', 'onWorkerReload'] as const),
+  ...(['onWorkerMessage', 'onSendFail', 'onWorkerBufferFull', 'onWorkerBufferDrain'] as const),
+  ...(['onClose', 'onError', 'onBufferFull', 'onBufferDrain'] as const),
+])
+const KNOWN: ReadonlySet<string> = new Set<string>([
+  ...SILENT,
+  ...['onConnect', 'onMessage'],
+  ...['onWebSocketConnect', 'onWebSocketConnected', 'onWebSocketClose', 'onWebSocketPing', 'onWebSocketPong'],
+])
+
+/** Properties of a Worker that only the process layer sets. */
+const INTERNAL: ReadonlySet<string> = new Set(['onBurst', 'onFull'])
+
+export function isCallback(name: string): boolean {
+  return /^on[A-Z]/.test(name)
+}
+
+/** Throws UsageError ERR_UNKNOWN_OPTION for a typing error; `what` is how its message begins. */
+export function checkCallbackName(what: string, name: string): void {
+  if (KNOWN.has(name)) return
+  const meant = likest(name, [...KNOWN], 1)
+  if (meant !== '')
+    throw new UsageError('ERR_UNKNOWN_OPTION', `${what} has no callback '${name}': is '${meant}' meant?`)
+}
+
+/** Whether one of these properties is a callback in which a client can be answered, or given a handler of its own. */
+export function canAnswer(properties: object): boolean {
+  return Object.entries(properties).some(
+    ([name, value]) => isCallback(name) && !SILENT.has(name) && !INTERNAL.has(name) && typeof value === 'function',
+  )
+}

@@ -1,4 +1,4 @@
-// Which module may import which (DESIGN's layers, ARCHITECTURE's invariants), checked on the text of the sources. A
+// Which module may import which (the layers and invariants of ARCHITECTURE.md), checked on the text of the sources. A
 // bundler's graph would not do: it drops `import type`, and a layer that knows another's types depends on it. Only the
 // rule against cycles considers value imports alone, since only these exist at run time.
 //

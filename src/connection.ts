@@ -665,7 +665,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     if (this.#socket.queuedBytes > 0) return this.#socket.awaitDrained()
     this.#bits = (this.#bits & ~Bit.FinDue) | Bit.SentFin
     this.#socket.end()
-    this.#settleIdle()
+    this.#whenIdle()
   }
 
   /** The peer expects nothing more, but handlers are at work. */
@@ -851,7 +851,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   [kEnded](): void {
     this.#bits |= Bit.PeerEnded
     if (this.#is(Bit.SentFin) && this.#state !== State.Established) this.#drop()
-    else this.#settleIdle()
+    else this.#whenIdle()
   }
 
   [kGrew](bytes: number): void {
@@ -1172,11 +1172,11 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     const life = this.#life()
     // Turns a thenable into a promise: one that settles twice, or throws, still counts once.
     Promise.resolve(handler).then(
-      () => this.#settled(life),
+      () => this.#handlerSettled(life),
       (error) => {
         if (life === this.#life()) this.#handlerFailed(error, message)
         else this.#failedEarlier(error)
-        this.#settled(life)
+        this.#handlerSettled(life)
       },
     )
   }
@@ -1186,13 +1186,13 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     return this.#rare === null ? 0 : this.#rare.life
   }
 
-  #settled(life: number): void {
+  #handlerSettled(life: number): void {
     if (life !== this.#life()) return settled(this.worker)
     this.#inFlight--
     if (this.#inFlight === 0) this.#tidyUp()
     this.#pump()
     if (this.#inFlight === 0) this.#lastActive = Math.ceil(this[kSettings].clock.now())
-    this.#settleIdle()
+    this.#whenIdle()
     settled(this.worker)
   }
 
@@ -1327,7 +1327,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       } else break
     }
     this.#syncReading()
-    this.#settleIdle()
+    this.#whenIdle()
   }
 
   #resumeCodec(): void {
@@ -1366,7 +1366,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   /** Once no work is left, does what waited for that: reports an error, says goodbye, answers the peer's FIN. */
-  #settleIdle(): void {
+  #whenIdle(): void {
     if (this.#state !== State.Established || this.#is(Bit.InCodec)) return
     if (this.#is(Bit.Pumping)) return // called by a handler: it has yet to return, and may send more
     if (this.#is(Bit.PeerEnded) && this.#mayTellEnd) return this.#tellEnd()
@@ -2014,7 +2014,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       this.#onSettled = callback
       const connection = this.#connection
       if (callback === null || !this.#isCurrent() || connection.#is(Bit.InCodec)) return
-      queueMicrotask(() => connection.#settleIdle())
+      queueMicrotask(() => connection.#whenIdle())
     }
 
     follow(result: unknown): void {

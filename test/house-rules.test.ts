@@ -1,4 +1,4 @@
-// Rules of the house that a machine can check: what STYLE and ARCHITECTURE ask of tests, sources and imports. Sources
+// Rules of the house that a machine can check: what our style and ARCHITECTURE ask of tests, sources, imports. Sources
 // are read as tokens, so that a comment or a string that speaks of a rule does not break it.
 
 import { readdirSync, readFileSync, statSync } from 'node:fs'

@@ -59,18 +59,23 @@ export const enum Stop {
 export const enum Bit {
   /** The codec was told to stop and keeps a rest: `resumed()` is due. */
   Stopped = 1,
+  /** A call of the codec is under way: what it causes happens when it has returned. */
   InCodec = 2,
+  /** Queued messages are being delivered: a handler that resumes its connection must not begin that again. */
   Pumping = 4,
   /** The socket must not read. */
   Paused = 8,
+  /** `onBufferFull` was called, and `onBufferDrain` is due. */
   Full = 16,
   /** `onError` is running. */
   Reporting = 32,
-  /** The codec has been asked for its last message. */
+  /** The codec has been asked for its last message: nothing else is sent any more. */
   LastWord = 64,
+  /** The peer's FIN has arrived. */
   PeerEnded = 128,
   /** The codec was told that the peer has ended. */
   ToldEnd = 256,
+  /** Our FIN was sent: nothing can follow it. */
   SentFin = 512,
   /** The message being sent was refused, or is kept for later: it does not count as sent. */
   NotSent = 1024,
@@ -84,13 +89,16 @@ export const enum Bit {
   WasPaused = 16384,
   /** FIN follows what is queued, though it is not closing: receiving, or handlers, go on. */
   FinDue = 32768,
-  /** The codec is sending its last message, and ends the connection itself when that is out. */
+  /** With LastWord: the codec is still sending that message, and ends the connection itself when it is out. */
   InLastWord = 65536,
   /** `onClose` is called, and no callback of a protocol follows it. */
   ToldClose = 131072,
-  /** Its end tells the peer that it has all of what was sent. */
+  /**
+   * The peer takes the connection's end for the end of the message under way (an HTTP/1.0 answer without a length). So
+   * FIN may only follow all of it; otherwise the connection is reset.
+   */
   EndTells = 262144,
-  /** And it has not been sent to its end yet. */
+  /** With EndTells: the codec has not written all of that message yet. To end the connection now would cut it. */
   Cut = 524288,
   /** The message being sent is kept for later: it was accepted, though it is not sent yet. */
   Kept = 1_048_576,

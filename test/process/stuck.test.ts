@@ -58,33 +58,37 @@ const NEVER_ENDS =
 /** Groups by what they do at a message, beside one that is well. All are asked at once: nobody hangs for nothing. */
 const HANGS = `
   import { Worker } from 'millrace'
+  import inspector from 'node:inspector'
   Worker.stopTimeout = 0.1
+  const listening = (port) => \`Debugger listening on ws://127.0.0.1:\${port}/00000000-0000-0000-0000-000000000000\`
   const kinds = {
     well: () => {},
     spins: function spins() { const innermost = () => { for (;;) ${NEVER_ENDS} }; setImmediate(innermost) },
     waits: () => setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)),
+    forged: (connection, line) => { console.error(listening(line.split(' ')[1])); setImmediate(kinds.waits) },
+    opened: () => { inspector.open(0); kinds.waits() },
     debugged: () => setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)),
     stopped: () => setImmediate(() => process.kill(process.pid, 'SIGSTOP')),
   }
   for (const [name, hang] of Object.entries(kinds)) {
     const worker = new Worker('text://127.0.0.1:0', { name, stuckTimeoutMs: 5000 })
     if (name === 'debugged') worker.execArgv = ['--inspect=0']
-    worker.onMessage = (connection, line) => { connection.send(String(process.pid)); if (line === 'hang') hang() }
+    worker.onMessage = (connection, line) => { connection.send(String(process.pid)); if (line.startsWith('hang')) hang(connection, line) }
   }
   Worker.runAll()`
 
-test('a worker that hangs is killed and replaced, and the log says where it hung; one that is stopped or debugged is left alone', async () => {
+test('a worker that hangs is killed and replaced, and the log says where it hung, whatever lines look like its inspector; one that is stopped or debugged is left alone', async () => {
   await inSandbox(async (box) => {
     const { groups } = await box.start(box.file('app.js', HANGS))
     const clients = await Promise.all(groups.map(({ port }) => Client.connect(port)))
     const pids = new Map<string, number>()
-    for (const [at, { name }] of groups.entries()) pids.set(name, Number(await clients[at]?.ask('hang')))
+    for (const [at, { name, port }] of groups.entries()) pids.set(name, Number(await clients[at]?.ask(`hang ${port}`)))
     const of = async (name: string) => {
       const group = (await box.status()).groups.find((one) => one.name === name)
       assert.ok(group)
       return group
     }
-    for (const name of ['spins', 'waits']) {
+    for (const name of ['spins', 'waits', 'forged']) {
       const group = await until(async () => {
         const now = await of(name)
         const [worker] = now.workers
@@ -97,16 +101,16 @@ test('a worker that hangs is killed and replaced, and the log says where it hung
     }
     assert.match(
       box.log(),
-      /worker spins:0 pid \d+: signal SIGKILL \(stuck\), starting another\n.*\n.* {4}at innermost \(file:.*app\.js:6:/,
+      /worker spins:0 pid \d+: signal SIGKILL \(stuck\), starting another\n.*\n.* {4}at innermost \(file:.*app\.js:8:/,
     )
     // Node may be about to tell of what ended the wait: frames of its own, and ours of process.emit, are innermost then.
     assert.match(
       box.log(),
-      /worker waits:0 pid \d+: signal SIGKILL \(stuck\), starting another\n.*\n(?:.* {4}at \w+ \((?:node:|.*roles\.js:).*\n)*.* {4}at .*app\.js:7:/,
+      /worker waits:0 pid \d+: signal SIGKILL \(stuck\), starting another\n.*\n(?:.* {4}at \w+ \((?:node:|.*roles\.js:).*\n)*.* {4}at .*app\.js:9:/,
     )
     // They have been silent for as long by now, and longer.
     await until(async () => ((await of('stopped')).workers[0]?.silentMs ?? 0) > 8000, 30_000)
-    for (const name of ['well', 'debugged', 'stopped']) {
+    for (const name of ['well', 'opened', 'debugged', 'stopped']) {
       const group = await of(name)
       assert.is(group.workers[0]?.pid, pids.get(name))
       assert.equal(group.replaced, {})

@@ -1,7 +1,8 @@
 // A worker as its master sees it, with a process and a channel that do what the test says.
 
 import type { ChildProcess } from 'node:child_process'
-import { EventEmitter } from 'node:events'
+import { EventEmitter, once } from 'node:events'
+import net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { newCounters } from '../../src/counters.ts'
@@ -32,6 +33,7 @@ class FakeProcess extends EventEmitter {
 interface Fake {
   readonly handle: WorkerHandle
   readonly process: FakeProcess
+  readonly tail: Tail
   /** What it was told. */
   readonly told: ToChild[]
   says(message: FromChild): void
@@ -39,6 +41,7 @@ interface Fake {
 
 function fake(startTimeoutMs = Number.POSITIVE_INFINITY): Fake {
   const child = new FakeProcess()
+  const tail = new Tail()
   const told: ToChild[] = []
   const channel = {
     onMessage: null as ((message: FromChild) => void) | null,
@@ -51,9 +54,9 @@ function fake(startTimeoutMs = Number.POSITIVE_INFINITY): Fake {
       channel: channel as unknown as Channel<FromChild, ToChild>,
       onNonsense: null,
     },
-    { incarnation: 1, startTimeoutMs, socket: null, tail: new Tail(), stuckTimeoutMs: 0, meshAddress: '' },
+    { incarnation: 1, startTimeoutMs, socket: null, tail, stuckTimeoutMs: 0, meshAddress: '' },
   )
-  return { handle, process: child, told, says: (message) => channel.onMessage?.(message) }
+  return { handle, process: child, tail, told, says: (message) => channel.onMessage?.(message) }
 }
 
 const ready: FromChild = { type: 'ready', memory: 0 }
@@ -105,6 +108,45 @@ test('the longest delay of an event loop is kept for who judges it, whoever asks
   assert.is(handle.takeLag(), 0)
   child.emit('exit', 0, null)
   await handle.gone
+})
+
+test('a line that looks like that of its inspector is believed when it listens there, until it reports', async () => {
+  const { handle, process: child, tail, says } = fake()
+  const line = (port: number, id = 0) =>
+    `Debugger listening on ws://127.0.0.1:${port}/${id}0000000-0000-0000-0000-000000000000`
+  const server = net.createServer().listen(0, '127.0.0.1').unref()
+  await within(1000, once(server, 'listening'))
+  const { port } = server.address() as net.AddressInfo
+  child.pid = process.pid
+  says(ready)
+  tail.lookForInspector(line(1))
+  assert.not(handle.isInspected)
+  tail.lookForInspector(line(port))
+  assert.ok(handle.isInspected)
+  says(report)
+  assert.not(handle.isInspected)
+  handle.innerSockets.add({ endpoint: `127.0.0.1:${port}` } as BoundSocket)
+  tail.lookForInspector(line(port, 1))
+  assert.not(handle.isInspected, 'what it serves there')
+  server.close()
+  child.emit('exit', 0, null)
+  await handle.gone
+})
+
+test('who ends by itself is not called out of memory for what it has printed', async () => {
+  for (const [code, signal, word] of [
+    [3, null, 'exit 3'],
+    [null, 'SIGTERM', 'signal SIGTERM'],
+    [null, 'SIGABRT', 'signal SIGABRT (out of memory)'],
+    [134, null, 'exit 134 (out of memory)'],
+  ] as const) {
+    const { handle, process: child, tail, says } = fake()
+    says(ready)
+    tail.take('FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory')
+    child.emit('exit', code, signal)
+    child.emit('close')
+    assert.is((await within(1000, handle.gone)).word, word)
+  }
 })
 
 test('a reason that is long is kept in part', async () => {

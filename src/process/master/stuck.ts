@@ -84,7 +84,7 @@ export class StuckWorkers {
     const silence = `its event loop has not turned for ${Math.round(handle.silentMs / 1000)} s (stuckTimeoutMs)`
     log(`worker ${group.name}:${slot.id} pid ${handle.pid}: ${silence}, it is killed`)
     handle.condemn('stuck', silence) // SIGUSR1 may end it, if its Node was told not to handle that
-    const where = handle.isLogPiped ? await hungStack(handle.pid, handle.inspectorUrl()) : ''
+    const where = handle.isLogPiped ? await hungStack(handle.pid, handle.nextInspectorUrl()) : ''
     handle.condemn('stuck', `${silence}\n${where || withoutStack(handle)}`)
     handle.kill() // even if it runs again by now: its inspector is open
     this.#killed.add(handle)

@@ -15,6 +15,7 @@ import { sendSocket, standInRequest } from '../handle-channel.ts'
 import { type FromChild, HUNG_AFTER_MS, LONGEST_REASON, type Report, type SocketFailure } from '../messages.ts'
 import type { Tail } from '../output/logbook.ts'
 import { type Child, onceEnded, onceUnstarted } from '../spawn.ts'
+import { listensOnLoopback } from './inspector-socket.ts'
 import { isWellFormed } from './worker-messages.ts'
 
 type HandleState = 'starting' | 'ready' | 'retiring' | 'stopping' | 'gone'
@@ -35,6 +36,8 @@ const MOST_TELLING_MS = 5000
 const MOST_PAGES = 16
 /** How long a worker that does not answer may keep a sibling's socket. */
 const RELIEVE_MS = 2000
+/** How a process ends when V8 gives up: abort(3), a trap, or the shell's number for the former. */
+const V8_ENDS: ReadonlySet<string | number | null> = new Set(['SIGABRT', 'SIGTRAP', 'SIGILL', 134])
 /** A process that ended on its own sooner would only spin if it were restarted at once. */
 export const SHORTEST_SERVICE_MS = 1000
 /** A rate over less than this would be noise. */
@@ -147,6 +150,8 @@ export class WorkerHandle {
   readonly gone = this.#end.promise
   readonly #child: Child
   readonly #tail: Tail
+  /** The last address at which an inspector was looked for: that may take long if there are many descriptors. */
+  #looked = { url: '', isThere: false }
   #reason = ''
   #reasonCode: number | null = null
   #isLogged = false
@@ -416,14 +421,27 @@ export class WorkerHandle {
     this.#reason = reason
   }
 
-  /** Whether its inspector is open, as far as it or its log has reported. */
+  /**
+   * Whether its inspector is open: it has reported that, or a line since its last report says so, and it does listen
+   * there.
+   */
   get isInspected(): boolean {
-    return this.report.isInspected || this.#tail.isInspected
+    return this.report.isInspected || this.#listensAt(this.#tail.inspectorUrl)
   }
 
-  /** The address of its inspector, once it has logged that. */
-  inspectorUrl(): Promise<string> {
-    return this.#tail.inspectorUrl
+  /** The address of its inspector, once it opens that. */
+  nextInspectorUrl(): Promise<string> {
+    return this.#tail.nextInspectorUrl()
+  }
+
+  #listensAt(url: string): boolean {
+    if (url === '') return false
+    const { host, port } = new URL(url)
+    // Where it serves, there is no inspector.
+    const isServedThere = [this.socket, ...this.innerSockets].some((one) => one?.endpoint === host)
+    if (this.#looked.url !== url)
+      this.#looked = { url, isThere: !isServedThere && listensOnLoopback(this.pid, Number(port)) }
+    return this.#looked.isThere
   }
 
   /** Resolves to true after a fresh report, or to false if the worker does not answer in time: it is busy. */
@@ -540,6 +558,7 @@ export class WorkerHandle {
 
   #note(report: Report): void {
     this.report = report
+    if (!report.isInspected) this.#tail.inspectorUrl = '' // it knows better than its log
     this.#longestLagMs = Math.max(this.#longestLagMs, report.lagMs)
     const elapsed = now() - this.#rateSince
     if (elapsed >= RATE_WINDOW_MS) {
@@ -580,7 +599,9 @@ export class WorkerHandle {
     this.#tellReport()
     for (const tell of this.#onPage.splice(0)) tell({ rows: [], hasMore: false })
     const { lines, isOutOfMemory } = this.#tail
-    const why = this.#killedFor !== '' && signal !== null ? this.#killedFor : isOutOfMemory ? 'out of memory' : ''
+    const isAborted = V8_ENDS.has(signal ?? code)
+    const why =
+      this.#killedFor !== '' && signal !== null ? this.#killedFor : isOutOfMemory && isAborted ? 'out of memory' : ''
     const exit = {
       exitCode: code ?? this.#reasonCode ?? WorkerExit.Uncaught,
       status: signal === null ? (code ?? 0) << 8 : (constants.signals[signal as NodeJS.Signals] ?? 0),

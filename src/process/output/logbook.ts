@@ -3,7 +3,6 @@
 
 import type { Readable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
-import { withResolvers } from '../../deferred.ts'
 import { formatText, inPieces, LONGEST_MESSAGE, type LogRecord, linesOf, RECORD_SEPARATOR } from '../../log.ts'
 import { printableJson } from '../../printable.ts'
 import type { LogFormat } from '../messages.ts'
@@ -118,16 +117,25 @@ export class Tail {
   readonly #lines: string[] = []
   /** What V8 said before it aborted; a long native stack follows it. */
   #fatal = ''
-  readonly #inspector = withResolvers<string>()
-  /** The address of its inspector, once it has been logged. */
-  readonly inspectorUrl = this.#inspector.promise
-  isInspected = false
+  /**
+   * The address of its inspector, as the last such line says; empty for none. Anything that it prints may look like
+   * one, even a peer's text.
+   */
+  inspectorUrl = ''
+  #onInspector: ((url: string) => void) | null = null
 
   lookForInspector(line: string): void {
     const url = INSPECTOR_LINE.exec(line)?.[1]
     if (url === undefined) return
-    this.isInspected = true
-    this.#inspector.resolve(url)
+    this.inspectorUrl = url
+    this.#onInspector?.(url)
+  }
+
+  /** Resolves with the address in the next such line; not with one that has been there before. */
+  nextInspectorUrl(): Promise<string> {
+    return new Promise((resolve) => {
+      this.#onInspector = resolve
+    })
   }
 
   get lines(): string[] {

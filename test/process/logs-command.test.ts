@@ -124,6 +124,37 @@ test('the log of a server that has died is read where it was, also if that is no
   })
 })
 
+/** Two without a name, as Workerman's users have them, and one whose name looks like that of a process. */
+const UNNAMED = `
+  import { Worker } from 'millrace'
+  const one = new Worker('text://127.0.0.1:0')
+  one.onMessage = (connection, line) => { console.error('said ' + line); connection.send(String(process.pid)) }
+  new Worker('tcp://127.0.0.1:0', { name: 'api:8080' })
+  new Worker('', { name: 'my web' })
+  Worker.runAll()`
+
+test('a group is meant by its address, too, and by any name that it may have', async () => {
+  await inSandbox(async (box) => {
+    const status = await box.start(box.file('app.js', UNNAMED))
+    const address = 'text://127.0.0.1:0'
+    for (const name of [address, 'api:8080', 'my web:0'])
+      assert.is(succeeded(await box.command('logs', '--name', name)).stdout, '', name)
+    const following = box.begin('events', address, '-n', '100')
+    await following.says(/none:0 +ready/)
+    const pid = await ask(portOf(status), 'hello')
+    assert.match(succeeded(await box.command('logs', address)).stdout, /^.* \[none:0\] said hello\n$/)
+    process.kill(Number(pid), 'SIGKILL')
+    await following.says(new RegExp(`none:0 +exit pid ${pid}: signal SIGKILL`))
+    assert.not.match(following.stdout, /api:8080|my web/)
+    assert.is((await following.end('SIGINT')).code, 0)
+    const web = workersOf(status).at(-1)
+    process.kill(web?.pid ?? 0, 'SIGKILL')
+    await until(() => box.log().includes('worker my web:0'), 20_000)
+    assert.match(succeeded(await box.command('logs', 'my web')).stdout, /^.* worker my web:0 pid \d+: signal SIGKILL/)
+    await box.stop()
+  })
+})
+
 test('a line is of a group by its worker, or by what the master says about it', () => {
   const line = (rest: string) => `2026-11-26 12:00:00 pid:7 ${rest}`
   assert.ok(isOf(line('[web:2] worker api:0 is slow'), 'web'))
@@ -135,6 +166,9 @@ test('a line is of a group by its worker, or by what the master says about it', 
   assert.ok(isOf(line('worker web:2 pid 9: exit 250'), 'web:2'))
   assert.ok(isOf(line('stop web: done in 0.1 s'), 'web'))
   assert.not(isOf(line('worker webs:2 pid 9: exit 250'), 'web'))
+  assert.ok(isOf(line('worker my web:2 pid 9: exit 250'), 'my web'))
+  assert.not(isOf(line('worker my webs:2 pid 9: no such thing as my'), 'my web'))
+  assert.ok(isOf(line("reload 'text://127.0.0.1:80', web: done"), 'text://127.0.0.1:80'))
   for (const helper of ['describe', 'callback', 'keeper'])
     assert.not(isOf(line(`[${helper}] web: said by a helper`), 'web'), helper)
   assert.ok(isOf('{"time":"x","pid":7,"worker":"web:2","message":"m"}', 'web'))

@@ -2,14 +2,14 @@
 
 import { printableJson } from '../../printable.ts'
 import { ask, follow } from '../control/client.ts'
-import { CommandError, Exit, noGroup } from '../exit-codes.ts'
-import { isCalled } from '../messages.ts'
+import { CommandError, Exit } from '../exit-codes.ts'
 import type { EventLine } from '../status/event-stream.ts'
 import { renderEvent } from '../terminal/event-lines.ts'
 import { paintFor } from '../terminal/style.ts'
 import { ANY_WORDS, type Command } from './command.ts'
 import { untilSeen } from './follow.ts'
-import { type Line, linesOf } from './line.ts'
+import { type Flags, type Line, linesOf } from './line.ts'
+import { allNamesOf, checkMeant } from './meant.ts'
 import { findServer, need } from './server.ts'
 
 type Told = EventLine['event']
@@ -25,9 +25,9 @@ misses some and is told how many; the server does not wait for anybody.`,
   words: ANY_WORDS,
   async run(line) {
     const past = linesOf(line.flags, 0)
-    await checkNames(line)
+    const names = await namesIn(line)
     const found = await findServer(line)
-    const write = writer(line)
+    const write = writer(line.flags, names)
     let isStopping = false
     const tell = (event: Told) => {
       isStopping ||= event.type === 'server' && event.state === 'stopping'
@@ -54,19 +54,19 @@ const ALL = 200
 /** Time for that master to answer. */
 const PING_MS = 5000
 
-async function checkNames(line: Line): Promise<void> {
-  if (line.words.length === 0) return
+/** What the groups and processes that the line means are called; empty for all. */
+async function namesIn(line: Line): Promise<readonly string[]> {
+  const { words } = line
+  if (words.length === 0) return []
   const { groups } = need((await findServer(line, { command: 'status' })).done.status)
-  for (const word of line.words) {
-    const [name = ''] = word.split(/:\d+$/)
-    if (!groups.some((group) => group.name === name || isCalled(group, word))) throw noGroup(word, groups)
-  }
+  checkMeant(words, groups)
+  return allNamesOf(words, groups)
 }
 
-function writer({ flags, words }: Line): (event: Told) => void {
+function writer(flags: Flags, names: readonly string[]): (event: Told) => void {
   const paint = paintFor(process.stdout)
   return (event) => {
-    if (words.length > 0 && !words.some((word) => isAbout(event, word))) return
+    if (names.length > 0 && !names.some((name) => isAbout(event, name))) return
     process.stdout.write(`${flags.json === true ? printableJson(event) : renderEvent(event, paint)}\n`)
   }
 }

@@ -2,7 +2,7 @@
 
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { CommandError, Exit, noGroup } from '../exit-codes.ts'
+import { CommandError, Exit } from '../exit-codes.ts'
 import { logsOf } from '../log-place.ts'
 import { HELPERS } from '../output/logbook.ts'
 import { FileTail, lastLines } from '../output/tail.ts'
@@ -10,6 +10,7 @@ import { placesToAsk } from '../run-directory.ts'
 import { ANY_WORDS, type Command } from './command.ts'
 import { untilSeen } from './follow.ts'
 import { givenFor, type Line, linesOf, runDirOf } from './line.ts'
+import { allNamesOf, checkMeant } from './meant.ts'
 import { print } from './print.ts'
 import { findServer } from './server.ts'
 
@@ -29,9 +30,12 @@ until Ctrl+C (exit code 0). --json: an object a line, as --log-format json write
     const { flags, words } = line
     const count = linesOf(flags, LINES)
     const path = await logFileOf(line)
-    const isMeant = words.length === 0 ? () => true : (text: string) => words.some((name) => isOf(text, name))
+    const groups = words.length === 0 ? null : await groupsOf(line)
+    const names = allNamesOf(words, groups ?? [])
+    const isMeant = words.length === 0 ? () => true : (text: string) => names.some((name) => isOf(text, name))
     const [lines, end] = readEnd(path, count, isMeant)
-    if (lines.length === 0 && flags.follow !== true) await checkNames(line)
+    // A group that the log has, and the code no longer, is none that nobody knows.
+    if (lines.length === 0 && flags.follow !== true && groups !== null) checkMeant(words, groups)
     const shape = flags.json === true ? toJson : asItIs
     if (lines.length > 0) await print(`${lines.map(shape).join('\n')}\n`)
     return flags.follow === true ? follow(path, end, (text) => (isMeant(text) ? shape(text) : null)) : Exit.Ok
@@ -95,12 +99,10 @@ export function leftLogOf({ flags, modules }: Line): string | undefined {
   )
 }
 
-async function checkNames(line: Line): Promise<void> {
-  const { groups } = (await findServer(line, { command: 'status' }).catch(() => null))?.done.status ?? {}
-  for (const word of line.words) {
-    const [name = ''] = word.split(/:\d+$/)
-    if (groups !== undefined && !groups.some((group) => group.name === name)) throw noGroup(word, groups)
-  }
+/** Null if no server answers. */
+async function groupsOf(line: Line) {
+  const found = await findServer(line, { command: 'status' }).catch(() => null)
+  return found?.done.status?.groups ?? null
 }
 
 /** `2026-11-26 12:30:01 pid:7 [echo:2] message`; the master's own lines have no worker. */
@@ -110,9 +112,18 @@ const TEXT_LINE = new RegExp(`^(\\S+ \\S+) pid:(\\d+) (?:\\[(.*?:\\d+|${HELPERS.
 export function isOf(text: string, name: string): boolean {
   const { worker, message } = text.startsWith('{') ? readJson(text) : readText(text)
   if (worker !== '') return worker === name || worker.replace(/:\d+$/, '') === name
-  return message
-    .split(/[\s,'"]+/)
-    .some((word) => word.replace(/:$/, '') === name || word.replace(/:\d*:?$/, '') === name)
+  return mentions(message, name)
+}
+
+/** What may stand before and after a name; it may have blanks itself. */
+const BEFORE = /(?:^|[\s,'"])$/
+const AFTER = /^(?::\d*)?:?(?:[\s,'"]|$)/
+
+function mentions(message: string, name: string): boolean {
+  for (let at = message.indexOf(name); at >= 0; at = message.indexOf(name, at + 1)) {
+    if (BEFORE.test(message.slice(0, at).slice(-1)) && AFTER.test(message.slice(at + name.length))) return true
+  }
+  return false
 }
 
 function asItIs(text: string): string {

@@ -77,6 +77,11 @@ test('a stopped group has no process and no port, is shown as stopped, and stays
       /\[stopped\]\n[\s\S]*^b is stopped: 'millrace start b' starts it$/m,
     )
     succeeded(await box.command('stop', 'b')) // it is
+    for (const flags of [['--log-file', 'other.log'], ['-d'], ['--user', 'nobody']]) {
+      const { code, stderr } = await box.command('start', 'b', ...flags)
+      assert.is(code, 2)
+      assert.match(stderr, /--(log-file|daemon|user) is for the whole server, not for b/)
+    }
 
     box.file('app.js', two(2, ports, INNER))
     await box.operate({ command: 'reload' })

@@ -77,6 +77,11 @@ test('a server that logs to its terminal has no log to show, and one with a file
       async () => succeeded(await box.command('logs', 'echo')).stdout.includes('"message":"worker echo:0 pid'),
       20_000,
     )
+    const other = box.file('other.log', 'the other one\n')
+    assert.is(succeeded(await box.command('logs', '--log-file', other)).stdout, 'the other one\n')
+    const missing = await box.command('logs', '--log-file', `${other}.none`)
+    assert.is(missing.code, 1)
+    assert.match(missing.stderr, /there is no file .*other\.log\.none\nnext: without --log-file, /)
     await server.end('SIGTERM')
     assert.match(succeeded(await box.command('logs', '--log-file', file)).stdout, /SIGKILL/)
   })

@@ -318,6 +318,12 @@ export function canaryTimeOf({ canary, 'canary-ms': text }: Flags): number {
   throw usage(`--canary-ms is a time in milliseconds, from 1 to 99999999, not '${text}'`)
 }
 
+/** For a line about groups of a server: that keeps its start options, so it would ignore these. */
+export function refuseStartFlags({ flags, words }: Line): void {
+  const flag = START_FLAGS.find((name) => flags[name] !== undefined)
+  if (flag !== undefined) throw usage(`--${flag} is for the whole server, not for ${words.join(', ')}`)
+}
+
 /** `--lines`, or its default. */
 export function linesOf({ lines }: Flags, otherwise: number): number {
   if (lines === undefined) return otherwise

@@ -21,7 +21,7 @@ const LOOK_EVERY_MS = 100
 export const logs: Command = {
   operands: '[app.js] [NAME ...]',
   summary: 'the end of the log; -f goes on with what comes',
-  details: `The last 20 lines, or -n N, of the file that the server writes to (or has written to: it need not run); with NAME only what these
+  details: `The last 20 lines, or -n N, of the file that the server writes to (or has written to: it need not run), or of --log-file; with NAME only what these
 groups or processes (echo, echo:2) have said, and what the master says of them. -f follows it, over rotations and restarts,
 until Ctrl+C (exit code 0). --json: an object a line, as --log-format json writes it. A server in the foreground without --log-file logs to its terminal, where nobody else can read.`,
   flags: ['follow', 'lines', 'name', 'log-file'],
@@ -72,8 +72,10 @@ async function follow(path: string, from: number, shape: (line: string) => strin
   return exit
 }
 
-/** The log file of the running server, or else where a server would have left it. */
+/** The file that the line names; else that of the running server, or where a server would have left it. */
 async function logFileOf(line: Line): Promise<string> {
+  const { 'log-file': named } = line.flags
+  if (named !== undefined) return checkNamed(resolve(named))
   let reason: unknown
   try {
     const { logFile, pid } = (await findServer(line)).done
@@ -88,6 +90,13 @@ async function logFileOf(line: Line): Promise<string> {
   const found = leftLogOf(line)
   if (found === undefined) throw reason
   return found
+}
+
+function checkNamed(path: string): string {
+  if (existsSync(path) || existsSync(`${path}.1`)) return path
+  throw new CommandError(Exit.Failure, `there is no file ${path}`, {
+    next: 'without --log-file, logs looks where the server writes, or has written',
+  })
 }
 
 /** The file that a server which no longer runs has left where its log would be; undefined for none. */

@@ -10,7 +10,7 @@ import { shellWord } from '../terminal/banner.ts'
 import { checkStart } from './check-start.ts'
 import { ANY_WORDS, type Command } from './command.ts'
 import { absoluteFlags, checkFlags } from './kept-flags.ts'
-import { givenFor, type Line, START_FLAGS, startOptions, usage } from './line.ts'
+import { givenFor, type Line, refuseStartFlags, START_FLAGS, startOptions, usage } from './line.ts'
 import { operate } from './operate.ts'
 import { say } from './print.ts'
 import { findIfRunning, unlessNotRunning } from './server.ts'
@@ -103,9 +103,8 @@ function checkFiles({ files }: Line, groups: readonly string[]): void {
   })
 }
 
-/** Restarts groups. The server keeps its start options, so start flags are an error here. */
+/** Restarts groups. */
 function restartGroups(line: Line): Promise<Exit> {
-  const flag = START_FLAGS.find((name) => line.flags[name] !== undefined)
-  if (flag !== undefined) throw usage(`--${flag} is for the whole server, not for ${line.words.join(', ')}`)
+  refuseStartFlags(line)
   return operate(line, { command: 'restart', names: line.words, ...leaveOf(line.flags) }, 'restarted')
 }

@@ -15,10 +15,10 @@ import { type Described, describeModules } from '../operations/describe.ts'
 import { realPathOrSelf } from '../paths.ts'
 import { startFile } from '../start-file.ts'
 import { ANY_WORDS, type Command } from './command.ts'
-import { type Line, START_FLAGS, startOptions, usage } from './line.ts'
+import { type Line, refuseStartFlags, START_FLAGS, startOptions, usage } from './line.ts'
 import { operate } from './operate.ts'
 import { showJson } from './print.ts'
-import { askServer } from './server.ts'
+import { askServer, findServer } from './server.ts'
 
 export const start: Command = {
   operands: '[app.js ...] [NAME ...] [-- arguments of the app]',
@@ -38,6 +38,8 @@ With NAME: starts groups of a server that runs, which 'stop NAME' has stopped.`,
 async function startGroups(line: Line): Promise<Exit> {
   const { words: names } = line
   try {
+    await findServer(line) // where none runs, the word was meant for a file, with its flags
+    refuseStartFlags(line)
     return await operate(line, { command: 'start', names }, 'started')
   } catch (error) {
     if (!(error instanceof CommandError && error.exitCode === Exit.NotRunning)) throw error

@@ -1,12 +1,16 @@
 // `millrace events`: the stream of what happens, for people and for programs.
 
+import { mkdirSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { ControlServer } from '../../src/process/control/server.ts'
+import { ownIdentity } from '../../src/process/identity.ts'
+import { Events } from '../../src/process/status/events.ts'
 import { renderEvent } from '../../src/process/terminal/event-lines.ts'
 import { wordOf } from '../support/events.ts'
 import { version } from '../support/reload.ts'
 import { inSandbox, type Running, succeeded, workersOf } from '../support/server.ts'
-import { within } from '../support/until.ts'
+import { until, within } from '../support/until.ts'
 
 function objects({ stdout }: Running) {
   return stdout
@@ -84,6 +88,35 @@ test('a client that is stopped does not keep the server from working, nor does i
     following.process.kill('SIGCONT')
     assert.is((await within(20_000, following.ended)).code, 0)
     assert.match(following.stdout, /"step":"done"/)
+  })
+})
+
+test('who was let go for reading too slowly goes on where he was, and hears how many he has missed', async () => {
+  await inSandbox(async (box) => {
+    mkdirSync(box.runDir, { mode: 0o700 })
+    const told = new Events()
+    const tell = () => told.emit({ type: 'server', state: 'running', reason: '' })
+    const done = { ok: true, ...ownIdentity(), isDaemon: false, stopTimeoutMs: 0 } as const
+    const server = new ControlServer(box.runDir, told, async () => done)
+    await server.listen()
+    tell()
+    const following = box.begin('events', '--json')
+    await until(async () => {
+      tell()
+      return following.stdout !== ''
+    }, 20_000)
+    const [first] = objects(following)
+    for (let n = 0; n < 250; n++) tell()
+    await following.says(new RegExp(`"seq":${told.past(1)[0]?.seq},`))
+    await server.settled() // ends the streams
+    for (let n = 0; n < 250; n++) tell()
+    const last = told.past(1)[0]?.seq ?? 0
+    await following.says(new RegExp(`"seq":${last},`))
+    const [before, lost, after] = [0, 1, 2].map((place) => objects(following).at(place - 202))
+    assert.equal([before.seq, lost.count, after.seq], [last - 250, 50, last - 199])
+    assert.is(objects(following).length, last - first.seq + 1 - 50 + 1)
+    assert.is((await following.end('SIGINT')).code, 0)
+    server.close()
   })
 })
 

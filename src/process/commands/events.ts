@@ -20,7 +20,7 @@ export const events: Command = {
   details: `Until Ctrl+C (exit code 0) or the end of the server (0 after a stop, 1 when it ended without one); an upgrade is none: those of the
 new master follow, all of them, numbered anew. --json: an object a line.
 -n begins with the last N of those that were; 200 are kept. With NAME only those of these groups. A reader who is too slow
-misses some and is told how many; the server does not wait for anybody.`,
+misses some and is told how many, also after half a minute without reading; the server does not wait for anybody.`,
   flags: ['lines', 'name'],
   words: ANY_WORDS,
   async run(line) {
@@ -29,12 +29,13 @@ misses some and is told how many; the server does not wait for anybody.`,
     const found = await findServer(line)
     const write = writer(line.flags, names)
     let isStopping = false
-    const tell = (event: Told) => {
+    const story = new Story((event) => {
       isStopping ||= event.type === 'server' && event.state === 'stopping'
       write(event)
-    }
+    })
+    const tell = (event: Told) => story.tell(event)
     const seen = untilSeen()
-    for (let { pid } = found.done, wanted = past; ; wanted = ALL) {
+    for (let { pid } = found.done, wanted = past; ; ) {
       const { answer, ended, close } = await follow(found.path, wanted, tell, found.uid)
       if (answer === null) throw new CommandError(Exit.Failure, 'the server has just ended')
       if (!answer.ok) throw new CommandError(Exit.Failure, answer.message)
@@ -42,17 +43,50 @@ misses some and is told how many; the server does not wait for anybody.`,
       close()
       if (isOver !== undefined || isStopping) return Exit.Ok
       const next = await ask(found.path, { command: 'ping' }, PING_MS, found.uid).catch(() => null)
-      if (next?.ok !== true || next.pid === pid)
-        throw new CommandError(Exit.Failure, `the master, pid ${pid}, ended without a stop`)
+      if (next?.ok !== true) throw new CommandError(Exit.Failure, `the master, pid ${pid}, ended without a stop`)
+      if (next.pid !== pid) story.beginAnew()
+      // The same one has let this reader go, who was too slow. Who has heard nothing yet does not know where he was.
+      if (next.pid !== pid || story.hasBegun) wanted = ALL
       pid = next.pid
     }
   },
 }
 
-/** Past events requested from a master that has taken over: all of them, since it began with the upgrade. */
+/** Past events requested from a master that has taken over, since it began with the upgrade, or to go on. */
 const ALL = 200
 /** Time for that master to answer. */
 const PING_MS = 5000
+
+/** The events of one master after another, each once, over any number of streams. */
+class Story {
+  readonly #write: (event: Told) => void
+  #seq = 0
+
+  constructor(write: (event: Told) => void) {
+    this.#write = write
+  }
+
+  get hasBegun(): boolean {
+    return this.#seq > 0
+  }
+
+  tell(event: Told): void {
+    if (event.type === 'lost') {
+      if (this.hasBegun) this.#seq += event.count
+      return this.#write(event)
+    }
+    if (event.seq <= this.#seq) return
+    const count = event.seq - this.#seq - 1
+    if (this.hasBegun && count > 0) this.#write({ type: 'lost', count }) // between two streams
+    this.#seq = event.seq
+    this.#write(event)
+  }
+
+  /** Another master follows: it counts from 1. */
+  beginAnew(): void {
+    this.#seq = 0
+  }
+}
 
 /** What the groups and processes that the line means are called; empty for all. */
 async function namesIn(line: Line): Promise<readonly string[]> {

@@ -68,6 +68,25 @@ test('counts, settings, groups and files that differ are named until a reload ma
   })
 })
 
+test('settings of the server differ, too, except where a flag says what they are', async () => {
+  await inSandbox(async (box) => {
+    const settings = (text: string) => box.file('settings.json', text) // no code: no file has changed
+    const [health, log] = [`unix://${box.runDir}/health.sock`, join(box.directory, 'other.log')]
+    settings('{}')
+    const program = `
+      const { readFileSync } = await import('node:fs')
+      Object.assign(Worker, JSON.parse(readFileSync(import.meta.dirname + '/settings.json')))`
+    await box.start(box.file('app.js', version(1, 1, program)), '--log-file', join(box.directory, 'one.log'))
+    assert.ok((await diff(box)).isSame)
+    settings(JSON.stringify({ health, stopTimeout: 1.5, unhandledRejection: 'log', logFile: log }))
+    const lines = ['stopTimeoutMs: 2000 -> 1500', 'unhandledRejection: exit -> log', `health: - -> ${health}`]
+    assert.equal((await diff(box)).lines.sort(), lines.map((line) => `- ${line}`).sort())
+    await reload(box)
+    assert.ok((await diff(box)).isSame)
+    await box.stop()
+  })
+})
+
 /** Whoever evaluates this first after the file was made does not come to an end. */
 const hangsOnce = (flag: string) => `
   const { existsSync, rmSync } = await import('node:fs')

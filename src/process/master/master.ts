@@ -577,7 +577,7 @@ export class Master
   }
 
   compare(): Promise<Comparison> {
-    return this.#evaluation.compare(this.groups)
+    return this.#evaluation.compare(this.groups, this.settings)
   }
 
   totalsOf(groups: readonly GroupStatus[]): Counters {

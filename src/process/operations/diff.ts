@@ -1,15 +1,16 @@
 // Compares what runs with what the code on disk declares: what a reload would change, and what was changed by commands.
 
 import { now } from '../../loop/clock.ts'
-import type { Declaration } from '../group.ts'
+import type { Declaration, Settings } from '../group.ts'
 import type { GroupState } from '../master/group-state.ts'
 import type { WorkerHandle } from '../master/worker-handle.ts'
-import { keysOf } from '../messages.ts'
+import { keysOf, type StartOptions } from '../messages.ts'
 import { matchGroups } from './group-match.ts'
 
 export interface Difference {
+  /** `-` for a setting of the server. */
   readonly group: string
-  /** `group`, `processes`, or a setting of the Worker: `count`, `listen`, `drainTimeoutMs`. */
+  /** `group`, `processes`, or a setting: `count`, `listen`, `drainTimeoutMs` of the Worker, `health` of the server. */
   readonly what: string
   readonly running: string
   readonly wanted: string
@@ -42,6 +43,29 @@ export function compare(groups: readonly GroupState[], declarations: readonly De
   })
   const gone = match.gone.flatMap((place) => groups[place] ?? []).map(removed)
   return [...found, ...gone]
+}
+
+/** The flags that say what a setting is, whatever the code has. */
+const FLAG_FOR: { readonly [key in keyof Settings]?: keyof StartOptions } = {
+  logFile: 'logFile',
+  stdoutFile: 'stdoutFile',
+  pidFile: 'pidFile',
+  logFileMaxSize: 'logMaxSize',
+  health: 'health',
+  stopDelayMs: 'stopDelayMs',
+}
+
+/** How the settings of the server, which belong to no group, would change. */
+export function compareSettings(running: Settings, wanted: Settings, options: StartOptions): Difference[] {
+  const isLeftToCode = (key: keyof Settings) => {
+    const flag = FLAG_FOR[key]
+    return flag === undefined || options[flag] === undefined
+  }
+  return (Object.keys(wanted) as (keyof Settings)[])
+    .filter((key) => isLeftToCode(key) && JSON.stringify(running[key]) !== JSON.stringify(wanted[key]))
+    .map((key) => {
+      return { group: '-', what: key, running: wordOf(running[key]), wanted: wordOf(wanted[key]), command: 'reload' }
+    })
 }
 
 function added({ name, listen }: Declaration): Difference {
@@ -100,7 +124,7 @@ function isOnlyScaled({ scaledTo, declaredCount }: GroupState, wanted: Declarati
   return scaledTo !== null && declaredCount === wanted.count
 }
 
-function wordOf(value: Declaration[keyof Declaration]): string {
+function wordOf(value: unknown): string {
   return typeof value === 'string' ? value || '-' : JSON.stringify(value)
 }
 

@@ -1,10 +1,11 @@
 // The code on disk, evaluated for the master by short-lived processes (describe.ts).
 
+import type { Settings } from '../group.ts'
 import type { GroupState } from '../master/group-state.ts'
 import type { Household } from '../master/household.ts'
 import { realPathOrSelf } from '../paths.ts'
 import { type Described, describeModules } from './describe.ts'
-import { type Comparison, compare, oldestStart } from './diff.ts'
+import { type Comparison, compare, compareSettings, oldestStart } from './diff.ts'
 
 export class Evaluation {
   /** Pids of the processes that are evaluating now. */
@@ -52,10 +53,12 @@ export class Evaluation {
   }
 
   /** Compares what runs with what the code declares. Rejects with a CommandError. */
-  async compare(running: readonly GroupState[]): Promise<Comparison> {
-    const { groups } = await this.#describe()
-    const { modules } = this.#household.options
-    const differences = compare(running, groups)
+  async compare(running: readonly GroupState[], settings: Settings): Promise<Comparison> {
+    const described = await this.#describe()
+    const { options } = this.#household
+    const { modules } = options
+    const ofServer = compareSettings(settings, described.settings, options)
+    const differences = [...ofServer, ...compare(running, described.groups)]
     return { differences, modules, evaluated: this.#used, oldestStart: oldestStart(running) }
   }
 

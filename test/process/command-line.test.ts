@@ -1,6 +1,7 @@
 // The command line: usage, help, what `status` and `stop` say, and their exit codes.
 
-import { mkdirSync, symlinkSync } from 'node:fs'
+import { appendFileSync, mkdirSync, symlinkSync } from 'node:fs'
+import net from 'node:net'
 import { join, relative } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -160,16 +161,42 @@ longTest('status calls a worker that does not answer busy, and one that somebody
   })
 })
 
+/** Connects until no more can wait to be accepted. */
+async function fillQueue(path: string): Promise<net.Socket[]> {
+  const all: net.Socket[] = []
+  for (let isFull = false; !isFull; ) {
+    const socket = net.connect(path)
+    all.push(socket)
+    isFull = await new Promise((resolve) =>
+      socket.once('connect', () => resolve(false)).once('error', () => resolve(true)),
+    )
+  }
+  return all
+}
+
 test('a suspended master is a time-out, exit code 7, that says so, and still counts as running', async () => {
   await inSandbox(async (box) => {
     const module = box.file('app.js', echo(1))
     const { pid } = await box.start(module)
     process.kill(pid, 'SIGSTOP')
-    const [status, second] = await Promise.all([box.command('status'), box.command('start', module)])
+    appendFileSync(join(box.runDir, 'millrace.log'), 'its last words\n')
+    const [status, second, logs] = await Promise.all([
+      box.command('status'),
+      box.command('start', module),
+      box.command('logs'),
+    ])
+    const visitors = await fillQueue(join(box.runDir, 'control.sock'))
+    const late = await box.command('status')
     process.kill(pid, 'SIGCONT')
-    assert.is(status.code, 7)
-    assert.match(status.stderr, new RegExp(`the master, pid ${pid}, is suspended`))
+    for (const visitor of visitors) visitor.destroy()
+    await until(() => box.status().catch(() => null), 20_000) // it has taken them from its queue
+    for (const { code, stderr } of [status, late]) {
+      assert.is(code, 7, stderr)
+      assert.match(stderr, new RegExp(`the master, pid ${pid}, is suspended`))
+    }
     assert.is(second.code, 4, second.stderr)
+    assert.match(succeeded(logs).stdout, /its last words\n$/)
+    assert.match(logs.stderr, /^millrace: warning: the master, pid \d+, is suspended/)
     await box.stop()
   })
 })

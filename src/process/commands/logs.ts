@@ -72,11 +72,14 @@ async function follow(path: string, from: number, shape: (line: string) => strin
   return exit
 }
 
+/** No server, or one that hangs, which its log may explain. */
+const WITHOUT_ANSWER: ReadonlySet<Exit> = new Set([Exit.NotRunning, Exit.Timeout])
+
 /** The file that the line names; else that of the running server, or where a server would have left it. */
 async function logFileOf(line: Line): Promise<string> {
   const { 'log-file': named } = line.flags
   if (named !== undefined) return checkNamed(resolve(named))
-  let reason: unknown
+  let reason: CommandError
   try {
     const { logFile, pid } = (await findServer(line)).done
     if (logFile !== undefined && logFile !== '') return logFile
@@ -84,11 +87,13 @@ async function logFileOf(line: Line): Promise<string> {
       next: 'start it with --log-file FILE, or with -d',
     })
   } catch (error) {
-    if (!(error instanceof CommandError && error.exitCode === Exit.NotRunning)) throw error
+    if (!(error instanceof CommandError && WITHOUT_ANSWER.has(error.exitCode))) throw error
     reason = error
   }
   const found = leftLogOf(line)
   if (found === undefined) throw reason
+  if (reason.exitCode === Exit.Timeout)
+    process.stderr.write(`millrace: warning: ${reason.message}; this is the log that it or another one has left\n`)
   return found
 }
 

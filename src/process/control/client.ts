@@ -63,7 +63,7 @@ export async function ask(
     socket.once('error', (error) => {
       if (ABSENT.has(codeOf(error))) return settle(null)
       finish()
-      reject(new CommandError(Exit.Failure, `${controlPath(runDir)}: ${error.message}`, { cause: error }))
+      reject(unreachable(controlPath(runDir), request, error))
     })
     channel.onMessage = settle
     channel.onClose = () => {
@@ -74,6 +74,17 @@ export async function ask(
     }
     channel.send(request)
   })
+}
+
+/** Why there is no connection, although somebody has the socket. */
+function unreachable(path: string, { command }: Request, cause: Error): CommandError {
+  const code = codeOf(cause)
+  if (code === 'EAGAIN') {
+    const queue = 'those who wait for it already are as many as can'
+    return new CommandError(Exit.Timeout, `the master did not answer '${command}': ${queue}`, { cause })
+  }
+  const next = code === 'EACCES' ? 'it is for another user: try sudo' : ''
+  return new CommandError(Exit.Failure, `${path}: ${cause.message}`, { cause, next })
 }
 
 /** A stream of events being followed. */

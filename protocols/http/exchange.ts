@@ -283,14 +283,20 @@ export class Exchange {
     else if (this.isOpen) this.#terminate()
   }
 
-  /** Ends an answer of events as if that were its end, which it does not have. Its handler hears why by its signal. */
+  /**
+   * Ends an answer of events as if that were its end, which it does not have. Its handler hears why by its signal, and
+   * its source is given up: both may end it themselves.
+   */
   conclude(why: AbortError): void {
-    if (this.#state !== State.Open && this.#state !== State.Streaming) return
+    if (!this.#isInPieces) return
     this.#signal?.abort(why)
     this.#wake?.()
-    giveUp(this.#iterator)
-    this.#iterator = null
-    this.#terminate()
+    this.#leaveSource()
+    if (this.#isInPieces) this.#terminate()
+  }
+
+  get #isInPieces(): boolean {
+    return this.#state === State.Open || this.#state === State.Streaming
   }
 
   /** The connection has gone: nothing must wait for it any more. */
@@ -301,8 +307,15 @@ export class Exchange {
     const failure = isCut ? this.#logged() : null
     if (failure !== null) this.#host.io.fail(failure.error)
     this.#wake?.()
-    giveUp(this.#iterator)
+    this.#leaveSource()
     this.#release()
+  }
+
+  /** Once: it may call back. */
+  #leaveSource(): void {
+    const iterator = this.#iterator
+    this.#iterator = null
+    giveUp(iterator)
   }
 
   #release(): void {
@@ -400,9 +413,9 @@ export class Exchange {
   /** Answers in place of the handler, which has not answered and will not. */
   refuse(status: number, message: string): void {
     if (this.#status !== 0) return
-    giveUp(this.#iterator)
+    this.#leaveSource()
     this.#release()
-    this.#iterator = this.#early = this.#signal = null // its handler may still be at work: the signal stays linked
+    this.#early = this.#signal = null // its handler may still be at work: the signal stays linked
     this.#state = State.Waiting
     const draft = draftOf(`${status} ${REASONS[status] ?? ''}: ${message}\n`, 'text/plain; charset=utf-8', status)
     draft.isClosing = true

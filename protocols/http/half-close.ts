@@ -63,6 +63,7 @@ export class HalfClose {
     this.#isTold = true
     this.#reason ??= new AbortError('ERR_CLIENT_ENDED', 'the client has ended its side, and may be gone')
     exchange.clientEnded(this.#reason)
+    if (exchange.isAnswered) return // by who heard of it
     if (exchange.isEndless) return this.#io.close()
     if (this.#exchange === exchange) this.#wait(exchange)
   }

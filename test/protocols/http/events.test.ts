@@ -3,19 +3,23 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { AccessLogEntry } from '../../../protocols/http/access-log.ts'
 import type { Request } from '../../../protocols/http/request.ts'
 import { Chunk, Response, ServerSentEvents } from '../../../protocols/http/response.ts'
+import type { HttpSettings } from '../../../protocols/http/settings.ts'
 import { kRenew } from '../../../src/connection/symbols.ts'
 import type { Connection } from '../../../src/connection.ts'
 import { codeOf } from '../../../src/errors.ts'
+import { nothing } from '../../../src/nothing.ts'
 import type { Wire } from '../../../src/testing.ts'
+import { deferred } from '../../support/codecs.ts'
 import { serve as serveAny, shown, wire } from '../../support/http.ts'
 import { nextTurn, until } from '../../support/until.ts'
 
 type Handler = (connection: Connection<Request, unknown>, request: Request) => unknown
 
-function serve(onMessage: Handler, limits: object = {}): Wire<Request, unknown> {
-  return serveAny({ onMessage, ...limits } as never) as unknown as Wire<Request, unknown>
+function serve(onMessage: Handler, limits: object = {}, settings: HttpSettings = {}): Wire<Request, unknown> {
+  return serveAny({ onMessage, ...limits } as never, settings) as unknown as Wire<Request, unknown>
 }
 
 const GET = wire('GET / HTTP/1.1¶Host: h¶¶')
@@ -190,6 +194,85 @@ test("an answer of events may have a body: its first piece, as in Workerman's ex
   assert.match(shown(whole.written()), /Content-Length: 9¶¶data: 0\n\n$/)
   whole.receive(GET)
   assert.is(whole.messages.length, 2, 'the next request is served')
+})
+
+const get = (path: string) => wire(`GET ${path} HTTP/1.1¶Host: h¶¶`)
+
+test('events that are ended by who hears that they end have one end, and the next answer begins behind it', () => {
+  const logged: string[] = []
+  const accessLog = ({ target }: AccessLogEntry) => logged.push(target)
+  const server = serve(
+    (connection, { path, signal }) => {
+      if (path === '/next') return connection.send('next')
+      signal.addEventListener('abort', () => connection.send(new Chunk('')))
+      return connection.send(new Response(200, EVENTS))
+    },
+    {},
+    { accessLog },
+  )
+  server.receive(GET)
+  server.written()
+  server.goodbye()
+  server.receive(get('/next'))
+  assert.match(shown(server.written()), /^0¶¶HTTP\/1\.1 200 .*¶¶next$/)
+  assert.equal([logged, server.errors], [['/', '/next'], []])
+})
+
+/** One event; then its source waits, and does `leave` when it is given up. */
+function leaving(leave: () => unknown): AsyncIterable<string> {
+  const given = ['data: 1\n\n']
+  const next = async () =>
+    given.length > 0 ? { done: false, value: given.pop() as string } : new Promise<never>(nothing)
+  return {
+    [Symbol.asyncIterator]: () => ({
+      next,
+      async return() {
+        leave()
+        return { done: true, value: undefined }
+      },
+    }),
+  }
+}
+
+test('events have one end and one line in the log, whatever their listener or their source does to the connection', async () => {
+  const ways: Readonly<Record<'close' | 'end' | 'destroy', RegExp>> = { close: /^0¶¶$/, end: /^0¶¶$/, destroy: /^$/ }
+  for (const [way, rest] of Object.entries(ways) as [keyof typeof ways, RegExp][]) {
+    for (const isSource of [false, true]) {
+      const logged: string[] = []
+      const server = serve(
+        (connection, { signal }) => {
+          if (isSource) return connection.send(stream(leaving(() => connection[way]())))
+          signal.addEventListener('abort', () => connection[way]())
+          return connection.send(stream(silence()))
+        },
+        {},
+        { accessLog: ({ target }) => logged.push(target) },
+      )
+      server.receive(GET)
+      await nextTurn()
+      assert.match(shown(server.written()), /data: 1\n\n¶$/)
+      server.goodbye()
+      assert.match(shown(server.written()), rest, `${way}, ${isSource}`)
+      assert.equal([logged, server.errors], [['/'], []])
+    }
+  }
+})
+
+test('events that end by the signal of a client that has ended its side leave the request behind them its answer', async () => {
+  const work = deferred()
+  const server = serve(async (connection, { path, signal }) => {
+    if (path === '/next') return work.promise.then(() => connection.send('next'))
+    await nextTurn() // the client has ended by then
+    signal.addEventListener('abort', () => connection.send(new Chunk('')))
+    return connection.send(new Response(200, EVENTS))
+  })
+  server.receive(Buffer.concat([GET, get('/next')]))
+  server.end()
+  await until(() => server.connection.bytesWritten > 0)
+  server.advance(1000)
+  work.resolve()
+  await until(() => server.connection.getStatus(false) !== 'ESTABLISHED')
+  assert.match(shown(server.written()), /0¶¶HTTP\/1\.1 200 .*¶¶next$/)
 })
 
 test.run()

@@ -23,6 +23,8 @@ import { RequestBody } from './request-body.ts'
 import { Chunk, ServerSentEvents } from './response.ts'
 import { checkedBodyMode, type Resolved, type UploadForm } from './settings.ts'
 
+/** Bytes of an answer for which a client may need longer than a moment: that it has read them is waited for at once. */
+const LARGE = 262_144
 /** Bytes that may wait behind the request being answered before reading stops. */
 const MAX_AHEAD = 65_536
 /**
@@ -272,7 +274,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost, Waiter {
     if (this.#lateFault !== null) this.#throwLate(this.#lateFault)
     if (this.#isFaulty) return this.io.end()
     const { phase, since } = this.#patience
-    const isWhole = phase === Phase.Idle || phase === Phase.Flush // the answer is written, but may still be queued
+    // The answer is written, but may still be queued.
+    const isWhole = phase === Phase.Idle || phase === Phase.Flush || phase === Phase.Reading
     if (this.#isOver && !isWhole) return this.io.end()
     if (isWhole && this.#patience.isUnread(since)) return this.#giveUpReader()
     if (!this.#patience.hasEnded()) return
@@ -292,8 +295,15 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost, Waiter {
   /** Until a handler that goes on after its answer has settled, the next request would have to wait anyway. */
   #endIdle(): void {
     if (this.io.isAtWork) this.#patience.begin(Phase.Idle)
-    else if (this.io.hasQueued(mostQueued(this.io))) this.#leave()
+    else if (this.io.queuedBytes > 0) this.#awaitReader()
     else this.io.close()
+  }
+
+  /** It does not know yet that the answer ends, and the next request may wait here until it does. */
+  #awaitReader(): void {
+    this.awaitDrain()
+    this.#patience.enter(Phase.Reading) // what it has not read since the answer was written still counts
+    this.#patience.look()
   }
 
   closed(): void {
@@ -655,6 +665,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost, Waiter {
     this.#exchange = null
     if (this.#isClosing) return this.#leave()
     this.#patience.begin(Phase.Idle)
+    if (exchange.sent >= LARGE && this.io.queuedBytes > 0) this.#awaitReader()
     this.#slowDown()
     this.#goOn()
   }
@@ -755,6 +766,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost, Waiter {
   #drained(): void {
     this.io.onDrain = null
     if (this.#patience.phase === Phase.Flush) return this.io.end()
+    if (this.#patience.phase === Phase.Reading) this.#patience.begin(Phase.Idle)
     this.#exchange?.drained()
     this.#advance()
   }

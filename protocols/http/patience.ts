@@ -28,6 +28,8 @@ export const enum Phase {
   Flush = 4,
   /** A handshake of WebSocket has come, and a handler of a request before it has not settled. */
   Upgrade = 5,
+  /** The client has yet to read an answer that is not the last: then the time between requests begins. */
+  Reading = 6,
 }
 
 /** The connection, as far as its limits depend on it. */
@@ -121,6 +123,7 @@ export class Patience {
         return this.#answerLimit
       case Phase.Flush:
       case Phase.Upgrade:
+      case Phase.Reading:
         return Number.POSITIVE_INFINITY
     }
   }

@@ -47,7 +47,10 @@ export interface HttpSettings extends Partial<HeadLimits> {
   readonly bodyTimeoutMs?: number
   /** Time from the end of the head to the end of the body; then 408. Default 300,000, as in Node; 0 is off. */
   readonly requestTimeoutMs?: number
-  /** Time between requests. Default 65,000: longer than the 60 s that load balancers keep a connection. 0 is off. */
+  /**
+   * Time between requests, from when an answer has left. Default 65,000: longer than the 60 s that load balancers keep
+   * a connection. 0 is off.
+   */
   readonly keepAliveTimeoutMs?: number
   /** How long a handler may take to begin its answer; then 503. Default 0, off: long polls are legitimate. */
   readonly answerTimeoutMs?: number

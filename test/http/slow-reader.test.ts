@@ -3,6 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { Request } from '../../protocols/http/request.ts'
 import { tcp } from '../../protocols/tcp.ts'
 import { addon } from '../../src/addon.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
@@ -39,6 +40,34 @@ for (const transport of transports)
       assert.equal(errors, [])
     })
   })
+
+for (const transport of transports)
+  longTest(
+    `${transport.name}: who needs longer for an answer than keepAliveTimeoutMs gets the next one, too`,
+    async () => {
+      const onMessage = (connection: { send(message: unknown): unknown }, request: unknown) =>
+        connection.send((request as Request).path === '/next' ? 'next' : Buffer.alloc(20 * MIB, 'x'))
+      const protocol = httpInMemory({ keepAliveTimeoutMs: 1000 })
+      await withServer(transport, protocol, { onMessage: onMessage as never }, async ({ connect, connections }) => {
+        const { socket } = await connect()
+        let read = 0
+        let last = ''
+        socket.removeAllListeners('data').on('data', (bytes) => {
+          read += bytes.length
+          last = bytes.toString('latin1').slice(-4)
+        })
+        socket.pause()
+        const begun = performance.now()
+        socket.write('GET / HTTP/1.1\r\nHost: h\r\n\r\n')
+        await until(() => performance.now() > begun + 2500)
+        socket.resume()
+        await until(() => read > 20 * MIB, 30_000)
+        assert.is(connections[0]?.closeReason, null)
+        socket.write('GET /next HTTP/1.1\r\nHost: h\r\n\r\n')
+        await until(() => last === 'next')
+      })
+    },
+  )
 
 for (const transport of transports)
   longTest(`${transport.name}: a peer that reads a little all the time is not idle`, async () => {

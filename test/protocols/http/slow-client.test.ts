@@ -224,6 +224,30 @@ test('a whole answer that is read at last is followed by the end of its connecti
   assert.is(closing.connection.getStatus(false), 'CLOSED')
 })
 
+test('the time between requests begins when the client has read its answer, also if the next one came before', () => {
+  for (const size of [5_000_000, 100_000]) {
+    for (const isPipelined of [true, false]) {
+      const server = serve(
+        (connection, { path }) => connection.send(path === '/next' ? 'next' : Buffer.alloc(size)),
+        {},
+        { keepAliveTimeoutMs: 3000 },
+      )
+      server.hold()
+      server.receive(get('/'))
+      if (isPipelined) server.receive(get('/next'))
+      server.advance(9000)
+      server.drain()
+      if (!isPipelined) server.advance(2900)
+      if (!isPipelined) server.receive(get('/next'))
+      assert.match(shown(server.written().subarray(-50)), /¶next$/)
+      server.advance(2900)
+      assert.is(server.connection.getStatus(false), 'ESTABLISHED')
+      server.advance(200)
+      assert.equal([server.connection.getStatus(false), server.errors], ['CLOSED', []])
+    }
+  }
+})
+
 test('a client reads as long as it acknowledges bytes, though the kernel takes none for a while', () => {
   const server = serve((connection) => connection.send(Buffer.alloc(300_000)), {}, { writeTimeoutMs: 1000 })
   server.hold()

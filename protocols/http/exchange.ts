@@ -574,7 +574,7 @@ export class Exchange {
     this.#state = State.Streaming
     this.#close = plan.draft.close
     this.#iterator = iterator
-    this.#noteEvents(plan.draft.type)
+    if (plan.length < 0) this.#noteEvents(plan.draft.type) // else it has an end, as a recording does
     const goOn = this.isEndless ? this.#begun(plan) : true
     this.#pump(iterator, plan).then(
       () => this.#streamed(),

@@ -275,4 +275,32 @@ test('events that end by the signal of a client that has ended its side leave th
   assert.match(shown(server.written()), /0¶¶HTTP\/1\.1 200 .*¶¶next$/)
 })
 
+test('a recording of events, which has a length, is sent to its end at a goodbye, a close() and a FIN', async () => {
+  const fields = { ...EVENTS, 'Content-Length': 18 }
+  for (const leave of [
+    (server: Wire<Request, unknown>) => server.goodbye(),
+    (server: Wire<Request, unknown>) => server.connection.close(),
+    (server: Wire<Request, unknown>) => server.end(),
+  ]) {
+    const work = deferred()
+    async function* recording() {
+      yield 'data: 1\n\n'
+      await work.promise
+      yield 'data: 2\n\n'
+    }
+    const server = serve((connection) => connection.send(stream(recording(), fields as never)))
+    server.receive(GET)
+    await until(() => server.connection.bytesWritten > 0)
+    leave(server)
+    work.resolve()
+    let text = ''
+    await until(() => {
+      text += shown(server.written())
+      return text.includes('data: 2')
+    })
+    assert.match(text, /Content-Length: 18¶¶data: 1\n\ndata: 2\n\n$/)
+    assert.equal(server.errors, [])
+  }
+})
+
 test.run()

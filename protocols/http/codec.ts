@@ -459,8 +459,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost, Waiter {
     this.#hasHadRequest = true
     const sink = new RequestBody({
       wanted: () => this.#sendContinue(exchange),
-      pause: () => this.#setBodyFull(true),
-      resume: () => this.#setBodyFull(false),
+      pause: () => this.#setBodyFull(exchange, true),
+      resume: () => this.#setBodyFull(exchange, false),
       left: () => this.#leftUnread(exchange),
     })
     const exchange: Exchange = new Exchange(this, head, sink)
@@ -561,10 +561,14 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost, Waiter {
     else if (exchange.isAnswered) this.#follow(exchange)
   }
 
-  /** The client hears that its body is wanted, if it waits for that. Behind the head of an answer it cannot. */
-  #sendContinue({ hasStatus }: Exchange): void {
+  /**
+   * The client hears that its body is wanted, if it waits for that. Behind the head of an answer it cannot. A body may
+   * be read late, when it is that of the next request which comes.
+   */
+  #sendContinue(exchange: Exchange): void {
+    if (exchange !== this.#exchange) return
     const word = this.takeContinue()
-    if (word !== '' && !hasStatus) this.io.write(word, true)
+    if (word !== '' && !exchange.hasStatus) this.io.write(word, true)
   }
 
   takeContinue(): string {
@@ -587,7 +591,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost, Waiter {
     this.#patience.begin(Phase.Body)
   }
 
-  #setBodyFull(isFull: boolean): void {
+  #setBodyFull(exchange: Exchange, isFull: boolean): void {
+    if (exchange !== this.#exchange) return
     const incoming = this.#incoming
     if (incoming !== null) incoming.isFull = isFull
     if (!isFull && incoming !== null) this.#patience.begin(Phase.Body) // we had paused the client

@@ -9,6 +9,7 @@ import type { HttpSettings } from '../../../protocols/http/settings.ts'
 import type { Connection } from '../../../src/connection.ts'
 import { codeOf } from '../../../src/errors.ts'
 import type { Wire } from '../../../src/testing.ts'
+import { deferred } from '../../support/codecs.ts'
 import { serve as serveAny, shown, wire } from '../../support/http.ts'
 import { nextTurn, until } from '../../support/until.ts'
 
@@ -427,6 +428,32 @@ test('who waits for 100 Continue is not blamed for the time that its handler tak
   unasked.server.receive('hel')
   unasked.server.advance(31_000)
   assert.is(statusOf(shown(unasked.server.written())), 408, 'who begins all the same must go on')
+})
+
+test('who reads a body behind its answer takes nothing from the next request: that hears 100 when it is read, too', async () => {
+  const [first, second] = [deferred(), deferred()]
+  const work = [first, second]
+  const server = serve(async (connection, request) => {
+    const isFirst = server.messages.length === 1
+    await nextTurn() // the body of the first has come
+    if (isFirst) connection.send('first')
+    await work[server.messages.length - 1]?.promise
+    let size = 0
+    for await (const bytes of request.body) size += bytes.length
+    if (!isFirst) connection.send(`got ${size}`)
+  })
+  server.receive(Buffer.concat([post(5), wire('hello')]))
+  await until(() => server.connection.bytesWritten > 0)
+  server.receive(post(7, 'Expect: 100-continue¶'))
+  first.resolve()
+  await until(() => server.messages.length === 2)
+  server.advance(40_000)
+  assert.match(shown(server.written()), /^HTTP\/1\.1 200 OK¶.*¶¶first$/)
+  second.resolve()
+  await writtenBy(server, (text) => text === 'HTTP/1.1 100 Continue¶¶')
+  server.receive('goodbye')
+  await writtenBy(server, (text) => text.endsWith('got 7'))
+  assert.equal(server.errors, [])
 })
 
 /** Answers with this status, in pieces of the two kinds, and reads the body behind the head. */

@@ -3,6 +3,7 @@
 import type { BrotliCompress, BrotliOptions, Gzip } from 'node:zlib'
 import { zlib } from '../../src/builtins.ts'
 import { nothing } from '../../src/nothing.ts'
+import { wrongLength } from './draft.ts'
 import { piecesOf } from './release.ts'
 import type { BodyStream } from './response.ts'
 
@@ -42,11 +43,12 @@ export function compressWhole(body: string | Uint8Array, coding: Coding): Promis
 
 /**
  * Takes one piece at a time and yields what zlib has ready, as fast as it is read. If the reader returns before the
- * first piece, or while one is awaited, `body` is ended, too.
+ * first piece, or while one is awaited, `body` is ended, too. Throws UsageError (ERR_BAD_RESPONSE) if `body` has not
+ * `size` bytes; -1 for any number.
  */
-export function compressStream(body: BodyStream, coding: Coding): AsyncIterable<Buffer> {
+export function compressStream(body: BodyStream, coding: Coding, size: number): AsyncIterable<Buffer> {
   const source = piecesOf(body)
-  const bytes = compressed({ [Symbol.asyncIterator]: () => source }, coding)
+  const bytes = compressed({ [Symbol.asyncIterator]: () => source }, coding, size)
   return {
     [Symbol.asyncIterator]: () => ({
       next: () => bytes.next(),
@@ -59,18 +61,22 @@ export function compressStream(body: BodyStream, coding: Coding): AsyncIterable<
   }
 }
 
-async function* compressed(body: BodyStream, coding: Coding): AsyncGenerator<Buffer> {
+async function* compressed(body: BodyStream, coding: Coding, size: number): AsyncGenerator<Buffer> {
   const engine = newCompressor(coding)
+  let given = 0
   const ready: Buffer[] = []
   engine.on('data', (bytes: Buffer) => ready.push(bytes))
   engine.on('error', nothing) // the pending write or end() reports it
   try {
     for await (const piece of body) {
+      if (size >= 0) given += Buffer.byteLength(piece)
+      if (given > 0 && given > size) throw wrongLength(size, 'longer')
       await new Promise<void>((resolve, reject) => {
         engine.write(piece, (error) => (error ? reject(error) : resolve()))
       })
       yield* ready.splice(0)
     }
+    if (given < size) throw wrongLength(size, 'shorter')
     await new Promise<void>((resolve, reject) => {
       engine.once('error', reject).once('end', resolve)
       engine.end()

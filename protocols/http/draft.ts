@@ -154,6 +154,11 @@ export function lengthOf({ body, size, isOpen }: Draft, hasBody: boolean): numbe
   return length
 }
 
+/** A stream does not give as many bytes as its head has said, or would have without a coding. */
+export function wrongLength(length: number, how: 'longer' | 'shorter'): UsageError {
+  return new UsageError('ERR_BAD_RESPONSE', `a body is ${how} than its Content-Length of ${length}`)
+}
+
 /** The bytes depend on the coding, so a strong validator would be wrong. */
 export function weakened(lines: string): string {
   return lines.replace(/^(ETag: )(")/im, '$1W/$2')

@@ -10,7 +10,7 @@ import type { CodecIo, Encoded } from '../../src/protocol.ts'
 import { type AccessLog, described } from './access-log.ts'
 import { connectionLine, everydayHead, joined, lengthLine, sizeOf, wireOf } from './answer-bytes.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
-import { type Draft, discard, draftOf, isSmall, lengthOf, variesByCoding, weakened } from './draft.ts'
+import { type Draft, discard, draftOf, isSmall, lengthOf, variesByCoding, weakened, wrongLength } from './draft.ts'
 import { draftOfAnswer, draftOfFile } from './drafting.ts'
 import { EarlyPieces } from './early-pieces.ts'
 import type { RequestHead } from './head.ts'
@@ -403,7 +403,7 @@ export class Exchange {
     if (status === 304 && coding !== null) draft.lines = weakened(draft.lines)
     if (isOf200 || body === null || coding === null || isSmall(body, draft.size)) return draft
     draft.lines = `${weakened(draft.lines).replace(/^Accept-Ranges:.*\r\n/im, '')}Content-Encoding: ${coding}\r\n`
-    draft.body = isChunk(body) ? await compressWhole(body, coding) : compressStream(body, coding)
+    draft.body = isChunk(body) ? await compressWhole(body, coding) : compressStream(body, coding, draft.size)
     draft.size = -1
     return draft
   }
@@ -684,8 +684,4 @@ function isEvents(type: string): boolean {
 
 function hasItsAnswer(): UsageError {
   return new UsageError('ERR_ANSWERED', 'this request has its answer already')
-}
-
-function wrongLength(length: number, how: string): UsageError {
-  return new UsageError('ERR_BAD_RESPONSE', `a body is ${how} than its Content-Length of ${length}`)
 }

@@ -562,6 +562,31 @@ test('a stream whose next piece is awaited is ended when its client goes, compre
     }
 })
 
+test('a stream that does not keep to its Content-Length breaks off, compressed or not', async () => {
+  async function* pieces() {
+    yield 'x'.repeat(1500)
+    yield Buffer.alloc(500)
+  }
+  for (const compress of [false, true])
+    for (const [size, how] of [
+      [1999, 'longer'],
+      [2001, 'shorter'],
+      [2000, ''],
+    ] as const) {
+      const fields = { 'Content-Type': 'text/plain', 'Content-Length': size }
+      const server = serve(
+        (connection, { path }) => connection.send(path === '/' ? new Response(200, fields, pieces()) : 'next'),
+        { compress },
+      )
+      server.receive(get('/', 'Accept-Encoding: gzip¶'))
+      server.receive(get('/next')) // is answered if that ends
+      await until(() => server.errors.length > 0 || server.messages.length > 1)
+      const messages = server.errors.map(({ message }) => message)
+      assert.equal(messages, how === '' ? [] : [`a body is ${how} than its Content-Length of ${size}`])
+      assert.is(server.connection.getStatus(false), how === '' ? 'ESTABLISHED' : 'CLOSED')
+    }
+})
+
 test('a compressed stream that nobody reads is ended: a HEAD, or a client that goes before it begins', async () => {
   for (const [what, stall] of Object.entries(STALLED))
     for (const method of ['HEAD', 'GET']) {

@@ -1,7 +1,7 @@
 // multipart/form-data (RFC 7578) to files, as it arrives: the disk slows the client down, everything is bounded, and
 // files that were not moved are removed. Parsed by @fastify/busboy, an optional peer dependency loaded on first use.
 
-import { createWriteStream } from 'node:fs'
+import { createWriteStream, type WriteStream } from 'node:fs'
 import { copyFile, rename, unlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -200,10 +200,12 @@ class Upload {
 
   async #store(stream: Readable, file: FormFile): Promise<void> {
     const target = createWriteStream(file.path, { flags: 'wx', mode: 0o600 })
+    target.on('error', nothing) // the pipeline reports it
     try {
       await pipeline(stream, target)
     } catch (error) {
       this.#fail(error as Error)
+      await closed(target)
     }
     file.size = target.bytesWritten
   }
@@ -216,6 +218,11 @@ class Upload {
   async #dispose(): Promise<void> {
     await Promise.all(this.#files.map((file) => file.remove()))
   }
+}
+
+/** A file that is still being made is there only then, and could not be removed before. */
+function closed(target: WriteStream): Promise<void> {
+  return new Promise((resolve) => (target.closed ? resolve() : target.once('close', resolve)))
 }
 
 /** Attributes an error: to the client, the user's code or the machine. */

@@ -14,7 +14,7 @@ import { codeOf } from '../../src/errors.ts'
 import { readUploads } from '../../src/http/uploads.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
-import { caseTest } from '../support/length.ts'
+import { atLength, caseTest } from '../support/length.ts'
 import { type Client, withServer } from '../support/tcp.ts'
 import { until, within } from '../support/until.ts'
 import { asRoot } from '../support/where.ts'
@@ -82,6 +82,24 @@ test('more files than there may be are refused, and none of them stays', async (
   const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
   assert.is(await failureOf(form(120, 5), directory), 'ERR_FORM_TOO_LARGE')
   assert.is(await failureOf(form(120, 20_000), directory), 'ERR_FORM_TOO_LARGE')
+  assert.equal(readdirSync(directory), [])
+  rmSync(directory, { recursive: true })
+})
+
+/** Small files, whose making is still under way when one that is too large follows. */
+async function* tooLarge(): AsyncGenerator<Buffer> {
+  const head = (n: number) => `--X\r\nContent-Disposition: form-data; name="f${n}"; filename="${n}"\r\n\r\n`
+  const small = Array.from({ length: 8 }, (_, n) => `${head(n)}a\r\n`).join('')
+  yield Buffer.from(`${small}${head(8)}${'a'.repeat(2000)}\r\n--X--\r\n`)
+}
+
+test('a form that is refused leaves no file behind which was still being made', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
+  const refused = () => failureOf(tooLarge(), directory, { maxFileBytes: 1000 })
+  for (let round = 0; round < atLength(10, 100); round++) {
+    const codes = await Promise.all(Array.from({ length: 20 }, refused))
+    assert.equal([...new Set(codes)], ['ERR_FORM_TOO_LARGE'])
+  }
   assert.equal(readdirSync(directory), [])
   rmSync(directory, { recursive: true })
 })

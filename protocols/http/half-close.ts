@@ -49,7 +49,7 @@ export class HalfClose {
   expired(): void {
     const exchange = this.#exchange
     if (exchange === null || exchange.isAnswered) return
-    if (this.#io.hasUndelivered) this.watch(exchange)
+    if (exchange.isArriving || this.#io.hasUndelivered) this.watch(exchange)
     else if (!this.#isTold) this.#tell(exchange)
     else if (exchange.sent > this.#sentBefore || this.#io.queuedBytes > 0) this.#wait(exchange)
     else this.#io.close()

@@ -64,6 +64,30 @@ test('a pipelined request has its second from the call of its handler on', async
   assert.equal(bodies(shown(server.written())), ['false', 'false', 'false'])
 })
 
+test('an upload that takes long to be stored has its second from the call of its handler on', async () => {
+  const [stored, work] = [deferred(), deferred()]
+  const form = { fields: [], files: [], dispose: async () => undefined }
+  const readUploads = () => stored.promise.then(() => form)
+  const seen: boolean[] = []
+  const onMessage = async (connection: Connection<Request, unknown>, { signal }: Request) => {
+    seen.push(signal.aborted)
+    await work.promise
+    seen.push(signal.aborted)
+    connection.send('stored')
+  }
+  const server = serveAny({ onMessage } as never, { uploads: {} }, { readUploads })
+  server.receive(wire('POST / HTTP/1.1¶Host: h¶Content-Type: multipart/form-data; boundary=X¶Content-Length: 1¶¶x'))
+  server.end()
+  server.advance(200_000)
+  stored.resolve()
+  await until(() => seen.length === 1)
+  server.advance(1000)
+  work.resolve()
+  await until(() => server.connection.getStatus(false) === 'CLOSED')
+  assert.equal(seen, [false, true])
+  assert.equal(bodies(shown(server.written())), ['stored'])
+})
+
 test('a signal that is asked for late has aborted already, and a handler that fails with its reason ends quietly', async () => {
   const work = deferred()
   const server = serve(async (_connection, request) => {

@@ -254,4 +254,24 @@ test('it is logged as what it looks like, and is not subject to answerTimeoutMs'
   assert.equal(logged, [[404, 26]])
 })
 
+test('an interim answer is none, however long it is, and whatever it is cut into', () => {
+  const hints = `HTTP/1.1 103 Early Hints\r\n${'Link: </style.css>; rel=preload; as=style\r\n'.repeat(400)}\r\n`
+  const pieces = hints.match(/.{1,1000}/gs) ?? []
+  for (const [bytes, isAnswer] of [
+    [hints, false],
+    [Buffer.from(hints), false],
+    [[...pieces.slice(0, 3), Buffer.from(pieces.slice(3).join(''))], false],
+    [`${hints}${HEAD}hi`, true],
+    [[hints, `${HEAD}hi`], true],
+  ] as const) {
+    const server = serve((connection) => {
+      connection.send(bytes as never, true)
+      if (!isAnswer) connection.send('hi')
+    })
+    server.receive(GET)
+    assert.match(server.written().toString(), /^HTTP\/1\.1 103 .*\r\n\r\nHTTP\/1\.1 200 OK\r\n.*\r\n\r\nhi$/s)
+    assert.equal(server.errors, [])
+  }
+})
+
 test.run()

@@ -141,12 +141,12 @@ function preconditions({ etag, modified }: Served, request: FileRequest): number
   const { method } = request
   const match = request.header('if-match')
   if (match !== undefined) {
-    if (match.trim() !== '*' && !match.split(',').some((one) => isStrongly(one, etag))) return 412
+    if (match.trim() !== '*' && !tagsOf(match).some((one) => isStrongly(one, etag))) return 412
   } else if (modified > dateIn(request, 'if-unmodified-since')) return 412
   const noneMatch = request.header('if-none-match')
   const isReading = method === 'GET' || method === 'HEAD'
   if (noneMatch !== undefined) {
-    if (noneMatch.trim() === '*' || noneMatch.split(',').some((one) => weakly(one) === weakly(etag)))
+    if (noneMatch.trim() === '*' || tagsOf(noneMatch).some((one) => weakly(one) === weakly(etag)))
       return isReading ? 304 : 412
     return 200
   }
@@ -160,6 +160,11 @@ function dateIn(request: FileRequest, name: string): number {
 }
 
 /** RFC 9110 section 8.8.3.2. */
+/** Tags of a list (RFC 9110 section 8.8.3): in quotes a comma is part of one. Those without quotes are taken, too. */
+function tagsOf(list: string): string[] {
+  return list.match(/(?:W\/)?"[^"]*"|[^\s,]+/g) ?? []
+}
+
 function isStrongly(one: string, etag: string): boolean {
   return one.trim() === etag && !etag.startsWith('W/')
 }

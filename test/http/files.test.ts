@@ -582,6 +582,23 @@ test('withFile: validators of one’s own are compared', async () => {
   })
 })
 
+test('withFile: an ETag may have a comma in it', async () => {
+  await inFolder(async (folder) => {
+    const own = () => new Response(200, { ETag: '"a,b"' }).withFile(join(folder, 'a.txt'))
+    for (const [more, status] of [
+      ['If-None-Match: "a,b"\r\n', 304],
+      ['If-None-Match: "x" , W/"a,b"\r\n', 304],
+      ['If-None-Match: "a", "b"\r\n', 200],
+      ['If-Match: "x","a,b"\r\n', 200],
+      ['If-Match: W/"a,b"\r\n', 412],
+      ['If-Match: "a", "b"\r\n', 412],
+    ] as const) {
+      const [head] = await answerOf(own(), more)
+      assert.match(head, new RegExp(`^HTTP/1.1 ${status} `), more)
+    }
+  })
+})
+
 test('withFile: a reason and a lifetime of one’s own are those of one’s own status', async () => {
   await inFolder(async (folder) => {
     const own = () =>

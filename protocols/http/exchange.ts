@@ -214,7 +214,7 @@ export class Exchange {
 
   /** Its head is yet to come, without any action by the handler. */
   get isPreparing(): boolean {
-    return this.#state === State.Preparing
+    return this.#state === State.Preparing || (this.#isStreaming && !this.hasStatus)
   }
 
   /** More of the answer will be written without any action by the handler. */

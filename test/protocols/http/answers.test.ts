@@ -11,6 +11,7 @@ import type { HttpSettings, Session, UploadForm } from '../../../protocols/http/
 import type { AnyConnection, Connection } from '../../../src/connection.ts'
 import { codeOf } from '../../../src/errors.ts'
 import type { Wire } from '../../../src/testing.ts'
+import { deferred } from '../../support/codecs.ts'
 import { serve as serveAny, shown, wire } from '../../support/http.ts'
 import { nextTurn, until } from '../../support/until.ts'
 
@@ -765,6 +766,27 @@ test('keepAliveTimeoutMs is the time between requests: it does not begin while t
   await nextTurn()
   server.advance(21_000)
   assert.is(server.connection.getStatus(false), 'CLOSED')
+})
+
+test('a stream that has not begun is prepared: idleTimeoutMs does not cut who waits for its first piece', async () => {
+  const work = deferred()
+  async function* slow() {
+    await work.promise
+    yield 'late'
+  }
+  const server = serve((connection) => connection.send(new Response(200, {}, slow())), {}, { idleTimeoutMs: 1000 })
+  server.receive(get('/'))
+  server.advance(10_000)
+  work.resolve()
+  assert.match(await writtenBy(server, (text) => text.endsWith('0¶¶')), /^HTTP\/1\.1 200 .*¶4¶late¶0¶¶$/)
+  const never = serve(
+    (connection) => connection.send(new Response(200, {}, new Readable({ read: () => undefined }))),
+    { answerTimeoutMs: 5000 },
+    { idleTimeoutMs: 1000 },
+  )
+  never.receive(get('/'))
+  never.advance(6000)
+  assert.match(shown(never.written()), /^HTTP\/1\.1 503 /)
 })
 
 test('pieces of an open answer to HEAD are taken and not sent, and the next request follows the last one', async () => {

@@ -292,9 +292,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost, Waiter {
     throw fault
   }
 
-  /** Until a handler that goes on after its answer has settled, the next request would have to wait anyway. */
+  /**
+   * Until a handler that goes on after its answer has settled, the next request would have to wait anyway. If the
+   * connection was held back (`onConnect`, `pauseRecv()`), that request may lie in the kernel.
+   */
   #endIdle(): void {
-    if (this.io.isAtWork) this.#patience.begin(Phase.Idle)
+    if (this.io.isAtWork || !this.io.hasBeenReading()) this.#patience.begin(Phase.Idle)
     else if (this.io.queuedBytes > 0) this.#awaitReader()
     else this.io.close()
   }

@@ -17,6 +17,10 @@ const DISCARD_MS = 30_000
 const DISCARD_LEAVING_MS = 5000
 /** Longest time between two checks. Phases without a limit are checked, too, since the phase may have changed. */
 const LONGEST_LOOK_MS = 60_000
+/** A timer that comes later than this has found the loop standing still: the timers of a wheel need half of it. */
+const LATE_MS = 1000
+/** Then what has arrived meanwhile is read first. */
+const CATCH_UP_MS = 100
 
 /** What the connection waits for, as long as the settings allow. */
 export const enum Phase {
@@ -89,6 +93,10 @@ export class Patience {
     const { io } = this.#waiter
     const now = io.now()
     const isOver = this.#since + this.#limit() <= now
+    if (isOver && now - this.#armedUntil > LATE_MS) {
+      this.#set(now, now + CATCH_UP_MS)
+      return false
+    }
     if (isOver) this.#armedUntil = 0
     else this.#arm(now, io.queuedBytes > 0 ? this.#lookMs : LONGEST_LOOK_MS)
     return isOver
@@ -152,6 +160,10 @@ export class Patience {
   #arm(now: number, lookMs: number): void {
     const due = Math.min(this.#since + this.#limit(), now + lookMs)
     if (this.#armedUntil > now && this.#armedUntil <= due) return
+    this.#set(now, due)
+  }
+
+  #set(now: number, due: number): void {
     this.#armedUntil = due
     this.#waiter.io.deadline('http', Math.max(1, due - now))
   }

@@ -88,4 +88,27 @@ for (const transport of transports)
     })
   })
 
+for (const transport of transports)
+  longTest(`${transport.name}: what has come while the loop stood still is read before its time is up`, async () => {
+    const onMessage = (connection: { send(message: unknown): unknown }, request: unknown) =>
+      connection.send((request as Request).text())
+    const protocol = httpInMemory({ bodyTimeoutMs: 300 })
+    await withServer(
+      transport,
+      protocol,
+      { onMessage: onMessage as never },
+      async ({ connect, connections, errors }) => {
+        const client = await connect()
+        client.socket.write('POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nfirst')
+        await until(() => (connections[0]?.bytesRead ?? 0) > 0)
+        client.socket.write('-last')
+        const begun = performance.now()
+        while (performance.now() < begun + 2000);
+        await until(() => client.received !== '')
+        assert.match(client.received, /^HTTP\/1\.1 200 .*first-last$/s)
+        assert.equal(errors, [])
+      },
+    )
+  })
+
 test.run()

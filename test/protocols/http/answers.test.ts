@@ -789,6 +789,29 @@ test('a stream that has not begun is prepared: idleTimeoutMs does not cut who wa
   assert.match(shown(never.written()), /^HTTP\/1\.1 503 /)
 })
 
+test('keepAliveTimeoutMs is not the time in which the connection is held back on our side', async () => {
+  for (const isOpening of [true, false]) {
+    const work = deferred()
+    const server = serve(
+      (connection, { path }) => {
+        connection.send('answer')
+        if (path === '/hold') connection.pauseRecv()
+      },
+      { keepAliveTimeoutMs: 2000 },
+      isOpening ? { onConnect: () => work.promise } : {},
+    )
+    if (!isOpening) server.receive(get('/hold'))
+    server.receive(get('/next'))
+    server.written()
+    server.advance(5000)
+    work.resolve()
+    server.connection.resumeRecv()
+    assert.match(await writtenBy(server, (text) => text !== ''), /¶answer$/)
+    server.advance(6000)
+    assert.is(server.connection.getStatus(false), 'CLOSED')
+  }
+})
+
 test('pieces of an open answer to HEAD are taken and not sent, and the next request follows the last one', async () => {
   for (const isPrepared of [false, true])
     for (const status of [200, 204, 304]) {

@@ -880,6 +880,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     const handshake = this.#rare?.handshake
     if (this.#rare !== null) this.#rare.handshake = null
     this.#guard(() => this.#openCodec())
+    this.#passKept()
     handshake?.resolve()
     if (this.#socket.queuedBytes === 0) this[kDrained]() // after the unencrypted bytes, the handshake began instead
     this.#rare?.pipes?.releaseSources()
@@ -1842,8 +1843,22 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#protocol = protocol
     this.#renewCodec(0)
     this.#guard(() => this.#openCodec())
+    this.#passKept()
+    if (this.#is(Bit.InLastWord) && this.#state === State.Established) this.#closeAnew()
     if (this.#farewell?.isLeaving === true) this[kDrain]() // otherwise its turn comes
     this.#continue()
+  }
+
+  /** What an earlier codec has kept is for the one that there is now, which keeps it on if it has a handshake, too. */
+  #passKept(): void {
+    if (!this[kHasWaiting] || this.#codec === NO_CODEC || this.#asks('isOpening')) return
+    if (this.#state === State.Established) this.#sendWaiting()
+  }
+
+  /** The last word that an earlier codec has yet to say is the next one's. */
+  #closeAnew(): void {
+    this.#bits &= ~(Bit.LastWord | Bit.InLastWord)
+    if (!this.#hasMoreToSay('closed')) this.#close()
   }
 
   /** Lets the old codec go, and its `io` with it; the next codec is yet to be opened. */

@@ -345,7 +345,11 @@ export interface CodecIo<In = unknown> {
    * waits until what is queued has left.
    */
   endTells(isWritten: boolean): void
-  /** Hands the connection to another protocol, which receives `rest` first. This codec gets `closed('upgraded')`. */
+  /**
+   * Hands the connection to another protocol, which receives `rest` first. This codec gets `closed('upgraded')`; what
+   * it has kept is given to the next one's `send`, unless that `isOpening`: then `sendKept()` sends it. If `closing` of
+   * this codec has promised more, the next one is asked for its last message.
+   */
   upgrade(protocol: AnyProtocol, rest: Uint8Array): void
   /**
    * Keeps a message that `send` cannot send before the protocol's handshake is over (`isOpening`), or the head of its

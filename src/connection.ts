@@ -583,7 +583,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       this.#sendWaiting()
       if (this.#state === State.Established) return onConnect?.(connection)
     })
-    if (this.#is(Bit.Shut)) this.#shut()
+    this.#shut()
     if (this.#rare?.pipes?.hasLostEnd === true) this.close()
   }
 
@@ -634,6 +634,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
    */
   #sendWaiting(): void {
     const lastWord = this.#bits & Bit.LastWord // it may wait for these, and it may be said by a callback of one
+    const isWithin = this.#is(Bit.SendingKept)
+    this.#bits |= Bit.SendingKept
     for (const { message, isRaw } of this.#takeWaiting()) {
       const isOver = this.#state !== State.Established || (this.#bits & Bit.LastWord) !== lastWord
       try {
@@ -643,18 +645,25 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
         this.#refuse(messageOf(error))
       }
     }
+    this.#set(Bit.SendingKept, isWithin)
     if (this.#is(Bit.Full)) this.#socket.awaitDrained()
+    if (this.#is(Bit.ShutDue)) queueMicrotask(() => this.#continue()) // the codec may have more to write behind them
   }
 
   [kShut](): void {
     if (this.#is(Bit.Shut)) return
-    this.#bits |= Bit.Shut
+    this.#bits |= Bit.Shut | Bit.ShutDue
     this.#shut()
   }
 
-  /** Unless that is due later: when a client has connected, or hands are shaken. */
+  /**
+   * If that is due, and not only later: when a client has connected, when hands are shaken and the protocol's handshake
+   * is over, which may have more to write, and when what was kept for its end has been sent.
+   */
   #shut(): void {
-    if (this.#state !== State.Established || this.#isShakingHands()) return
+    if (!this.#is(Bit.ShutDue) || this.#state !== State.Established || this.#isShakingHands()) return
+    if (this[kHasWaiting] || this.#is(Bit.SendingKept) || this.#asks('isOpening')) return
+    this.#bits &= ~Bit.ShutDue
     if (this.#codec.shut === undefined) this.#finWhenSent()
     else this.#intoCodec(() => this.#codec.shut?.())
   }
@@ -766,7 +775,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     const { pipes } = this.#rare
     this.#rare.pipes = null
     this.#stops &= ~Stop.Pipe
-    this.#bits &= ~Bit.Shut
+    this.#bits &= ~(Bit.Shut | Bit.ShutDue)
     pipes?.end()
   }
 
@@ -845,7 +854,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   #isPlain(): boolean {
     const isFree = this.#stops === 0 && this.#farewell === null && !this.#is(Bit.Stopped) && this.#held === null
     if (!isFree || this.#state !== State.Established || this.#is(Bit.Paused)) return false
-    return !this.#is(Bit.PeerEnded) && this.#io.onSettled === null
+    return (this.#bits & (Bit.PeerEnded | Bit.ShutDue)) === 0 && this.#io.onSettled === null
   }
 
   [kEnded](): void {
@@ -885,7 +894,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     if (this.#socket.queuedBytes === 0) this[kDrained]() // after the unencrypted bytes, the handshake began instead
     this.#rare?.pipes?.releaseSources()
     if (this.#farewell !== null) this[kDrain]()
-    if (this.#is(Bit.Shut)) this.#shut()
+    this.#shut()
     this.#start(Stop.Handshake)
   }
 
@@ -1316,6 +1325,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   /** Continues where the codec was stopped, then with held bytes, then with the socket or with closing. */
   #continue(): void {
     if (this.#is(Bit.InCodec)) return
+    this.#shut()
     while (this.#state === State.Established) {
       const withheld = this.#withheld
       if (this.#is(Bit.Stopped) && (withheld & ~Stop.Codec) === 0) {
@@ -1866,6 +1876,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     const old = this.#codec
     this.#clearCodecTimers()
     this.#bits &= ~(Bit.Stopped | Bit.ToldEnd)
+    if (this.#is(Bit.Shut)) this.#bits |= Bit.ShutDue
     this.#farewell?.startOver()
     this.#stops = (this.#stops & ~Stop.Codec) | stop
     this.#codec = NO_CODEC

@@ -241,7 +241,8 @@ export interface Codec<Out = unknown> {
   closing?(reason: LastWordReason, error?: unknown, message?: unknown): boolean
   /**
    * In place of a FIN: the pipe into this connection has reached its end, and one from it is there, too. Send what says
-   * so, and end the connection when the peer's answer has come; until then messages may come. Called at most once.
+   * so, and end the connection when the peer's answer has come; until then messages may come. Called at most once, and
+   * not before the handshake is over (`isOpening`) and what was kept has been sent; nor is a FIN sent before that.
    */
   shut?(): void
   /**

@@ -159,7 +159,6 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink, Ope
   /** There is no half-close but this: after our close frame messages still come, until the peer's. */
   shut(): void {
     if (this.#state === State.Open) this.#close(1000, '')
-    else if (this.#opening !== null) this.#opening.isLast = true
   }
 
   get isOpening(): boolean {

@@ -54,7 +54,7 @@ export abstract class Opening {
   protected isOver = false
   /** Messages wait for its end. */
   protected hasKept = false
-  /** The close frame follows these messages, or the handshake: the user has closed, or a pipe has ended. */
+  /** The close frame follows these messages: the user has closed. */
   isLast = false
   /** The error that occurred after the user's decision. */
   failure: ProtocolError | null = null

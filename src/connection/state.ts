@@ -102,6 +102,10 @@ export const enum Bit {
   Cut = 524288,
   /** The message being sent is kept for later: it was accepted, though it is not sent yet. */
   Kept = 1_048_576,
+  /** The end of the pipe has yet to be passed to the codec that there is now, or to the peer. */
+  ShutDue = 2_097_152,
+  /** What was kept is being sent. */
+  SendingKept = 4_194_304,
 }
 
 /** Flags of one `send`, which another one within it must not see. */
@@ -111,7 +115,7 @@ export const OF_ONE_SEND = Bit.NotSent | Bit.Kept | Bit.Accepted
  * What is set on a client that has closed belongs to its next life: messages that wait for it fill it, a pipe may be
  * full or end, and the user may pause it. What the life before had of this ends with it, before `onClose`.
  */
-export const OF_NEXT_LIFE = { stops: Stop.User | Stop.Pipe, bits: Bit.Full | Bit.Shut }
+export const OF_NEXT_LIFE = { stops: Stop.User | Stop.Pipe, bits: Bit.Full | Bit.Shut | Bit.ShutDue }
 
 /** What holds back decoded messages; the other bits only keep new ones from arriving. */
 export const HOLDS_MESSAGES = Stop.User | Stop.Opening | Stop.Pipe | Stop.Handshake

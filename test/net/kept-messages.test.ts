@@ -13,6 +13,7 @@ import type { AnyConnection } from '../../src/connection.ts'
 import { AsyncTcpConnection } from '../../src/index.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
+import { nothing } from '../../src/nothing.ts'
 import { registry } from '../../src/process/group.ts'
 import type { Codec, CodecIo, CodecProtocol } from '../../src/protocol.ts'
 import type { Transport } from '../../src/transport.ts'
@@ -27,22 +28,29 @@ type Admitted = (io: CodecIo<string>, rest: Buffer) => void
 
 /** The client writes `word`, waits for a line, and keeps what is sent meanwhile. */
 function knocking(word: string, admitted: Admitted, more: Partial<Codec<string>> = {}): CodecProtocol<string, string> {
-  return scripted((io) => {
-    let isOpening = true
-    io.write(`${word}\n`)
-    return {
-      get isOpening() {
-        return isOpening
-      },
-      receive(bytes) {
-        if (!isOpening) return void io.emit(String(bytes))
-        isOpening = false
-        admitted(io, bytes.subarray(bytes.indexOf('\n') + 1))
-      },
-      send: (message) => (isOpening ? io.keep(message, Buffer.byteLength(message)) : io.write(message)),
-      ...more,
-    }
-  })
+  return {
+    name: word,
+    open(io: CodecIo<string>) {
+      let isOpening = true
+      io.write(`${word}\n`)
+      const codec: Codec<string> = {
+        get isOpening() {
+          return isOpening
+        },
+        receive(bytes) {
+          if (!isOpening) return void io.emit(String(bytes))
+          isOpening = false
+          admitted(io, bytes.subarray(bytes.indexOf('\n') + 1))
+        },
+        resumed: nothing,
+        send: (message) => (isOpening ? io.keep(message, Buffer.byteLength(message)) : io.write(message)),
+        drain: nothing,
+        timeout: nothing,
+        closed: nothing,
+      }
+      return Object.assign(codec, more)
+    },
+  }
 }
 
 const stays: Admitted = (io) => io.sendKept()
@@ -203,6 +211,60 @@ for (const engine of [nodeEngine, nativeEngine()].filter((one) => one !== null))
         door.socket?.write('enter\n')
         await until(() => door.hasEnded)
         assert.is(door.heard.length, 6 + 3_000_000)
+      })
+    }),
+  )
+
+  for (const [how, admitted, last] of [
+    ['that sends it', stays, 'question'],
+    ['that upgrades', upgrades, 'question\n'],
+  ] as const)
+    everyDay(`${engine.name}: the end of a pipe waits for a handshake ${how}, and for what it kept`, () =>
+      withDoor(engine, async (door) => {
+        await withProxy(engine, door, knocking('knock', admitted), async (socket) => {
+          socket.end('question') // its FIN is there long before the answer to the knock
+          await until(() => door.heard === 'knock\n')
+          await turns(10) // the FIN would have been passed on by now
+          assert.is(door.hasEnded, false)
+          door.socket?.write('enter\n')
+          await until(() => door.hasEnded)
+          assert.is(door.heard, `knock\n${last}`)
+          door.socket?.end('answer\n')
+          await until(() => socket.readableEnded)
+        })
+      }),
+    )
+
+  further(`${engine.name}: the end of a pipe that gave nothing waits for a handshake, too`, () =>
+    withDoor(engine, async (door) => {
+      const twice = knocking('knock', (io) => io.write('password'))
+      await withProxy(engine, door, twice, async (socket) => {
+        socket.end()
+        await until(() => door.heard === 'knock\n')
+        await turns(10)
+        door.socket?.write('enter\n')
+        await until(() => door.hasEnded)
+        assert.is(door.heard, 'knock\npassword')
+      })
+    }),
+  )
+
+  further(`${engine.name}: shut() of a codec comes after what it has kept, and of a next one at its turn`, () =>
+    withDoor(engine, async (door) => {
+      const shuts = (name: string): Partial<Codec<string>> => ({ shut: () => void heard.push(name) })
+      const heard: string[] = []
+      const next = knocking('again', stays, shuts('next'))
+      await withProxy(engine, door, knocking('knock', passesOnTo(next), shuts('first')), async (socket) => {
+        socket.end('question')
+        await until(() => door.heard === 'knock\n')
+        door.socket?.write('enter\n')
+        await until(() => door.heard === 'knock\nagain\n')
+        await turns(10)
+        assert.equal(heard, [])
+        door.socket?.write('enter\n')
+        await until(() => heard.length > 0)
+        await until(() => door.heard.endsWith('question'))
+        assert.equal(heard, ['next'])
       })
     }),
   )

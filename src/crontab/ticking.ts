@@ -10,11 +10,22 @@ import type { SharedCounter } from '../shared/shared-counter.ts'
 /** Longest time between two checks of the wall clock, which may be set. */
 const LONGEST_SLEEP_MS = 30_000
 
+const HOUR_MS = 3_600_000
+const MINUTE_MS = 60_000
+
 /**
- * A clock set back by more than this corrects an error: ticks follow the new time, and those that fired before may fire
- * again. After a smaller step no tick fires twice. As in cron(8).
+ * A clock set by more than this corrects an error, such as that of a machine without a battery: ticks follow the new
+ * time. Those that a step forward has skipped are not fired, and those that fired before a step back may fire again. As
+ * in cron(8).
  */
-const CORRECTION_MS = 3 * 3_600_000
+const CORRECTION_MS = 3 * HOUR_MS
+
+/**
+ * After a smaller step back no tick fires twice, except those of a rule that fires in every hour: a heartbeat must not
+ * fall silent for hours, so it follows the new time, as in cron(8). Not after a step as small as this, by which clocks
+ * are adjusted all the time.
+ */
+const ADJUSTMENT_MS = MINUTE_MS
 
 const skips = new LimitedLog()
 
@@ -52,6 +63,8 @@ export class Ticking {
   /** Time up to which ticks have been handled here, in ms since 1970. */
   #after = 0
   #next: Date | null = null
+  /** What the wall clock shows at the end of this sleep, unless it is set. */
+  #wakesAt = 0
   #timer = 0
   #running: Promise<void> | null = null
 
@@ -76,7 +89,7 @@ export class Ticking {
   async begin(missed: 'once' | 'skip' = 'once'): Promise<() => Promise<void>> {
     this.#signal.addEventListener('abort', () => this.#clock.cancel(this.#timer))
     const last = await this.#read()
-    const first = last === 0 ? null : this.#times.nextRun(new Date(last))
+    const first = last === 0 ? null : this.#following(last)
     const isLate = first !== null && first.getTime() <= this.#clock.wall()
     this.#after = last
     await this.#note()
@@ -88,18 +101,43 @@ export class Ticking {
   /** The time to go on from: now, or somewhat later if the clock was set back a little. */
   get #begin(): number {
     const time = this.#clock.wall()
-    return this.#after - time > CORRECTION_MS ? time : Math.max(time, this.#after)
+    const back = this.#after - time
+    if (back <= 0 || back > CORRECTION_MS) return time
+    return back > ADJUSTMENT_MS && this.#firesEachHour(time) ? time : this.#after
+  }
+
+  /** As far as the hours show in which it would be silent. */
+  #firesEachHour(from: number): boolean {
+    for (let hour = from; hour < from + CORRECTION_MS; hour += HOUR_MS) {
+      const next = this.#following(hour)
+      if (next === null || next.getTime() > hour + HOUR_MS) return false
+    }
+    return true
+  }
+
+  /**
+   * The next time after `time`; null: never. In an hour that comes twice, croner 10 knows only the first pass, and
+   * answers with a time that is over: firing at that would not end before the hour. So it is asked from later on.
+   */
+  #following(time: number): Date | null {
+    for (let from = time; from <= time + CORRECTION_MS; from += MINUTE_MS) {
+      const next = this.#times.nextRun(new Date(from))
+      if (next === null || next.getTime() > time) return next
+    }
+    return null
   }
 
   #arm(): void {
     this.#after = this.#begin
-    this.#next = this.#times.nextRun(new Date(this.#after))
+    this.#next = this.#following(this.#after)
     this.#sleep()
   }
 
   #sleep(): void {
     if (this.#next === null || this.#signal.aborted) return
-    const ms = Math.min(Math.max(this.#next.getTime() - this.#clock.wall(), 0), LONGEST_SLEEP_MS)
+    const time = this.#clock.wall()
+    const ms = Math.min(Math.max(this.#next.getTime() - time, 0), LONGEST_SLEEP_MS)
+    this.#wakesAt = time + ms
     this.#timer = this.#clock.after(ms, () => this.#look())
   }
 
@@ -107,7 +145,8 @@ export class Ticking {
     const tick = this.#next
     if (tick === null || this.#signal.aborted) return
     const time = this.#clock.wall()
-    if (this.#after - time > CORRECTION_MS) return this.#arm()
+    const isCorrected = this.#begin < this.#after || time - this.#wakesAt > CORRECTION_MS
+    if (isCorrected) return this.#arm()
     if (time < tick.getTime()) return this.#sleep()
     this.#fire(tick)
     // Ticks missed while the loop was blocked are not made up, and ticks that recur because the clock was set back a

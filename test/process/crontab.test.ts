@@ -188,13 +188,28 @@ function planted(): TickClock & { time: number; passOn(): void } {
   }
 }
 
-/** What a Ticking of every second has fired, in seconds from noon, after each time that the clock showed. */
-async function firedAt(times: readonly number[], note: Noted | null = null): Promise<number[][]> {
+/** Once a day, 30 minutes after noon. */
+const daily = {
+  nextRun(after: Date): Date {
+    const first = NOON + HOUR / 2
+    return new Date(first + (Math.floor((after.getTime() - first) / (24 * HOUR)) + 1) * 24 * HOUR)
+  },
+}
+
+/** A day of a clock that nobody sets. */
+const aDayFrom = (time: number) => Array.from({ length: 12 }, (_, n) => time + (n + 1) * 2 * HOUR)
+
+/** What a Ticking, of every second unless told, has fired, in seconds from noon, after each time that the clock showed. */
+async function firedAt(
+  times: readonly number[],
+  note: Noted | null = null,
+  rule: { nextRun(after: Date): Date | null } = everySecond,
+): Promise<number[][]> {
   const clock = planted()
   const ends = new AbortController()
   const fired: number[] = []
   const callback = (time: Date) => fired.push((time.getTime() - NOON) / 1000)
-  const end = await new Ticking(everySecond, callback, ends.signal, note, 'test', clock).begin()
+  const end = await new Ticking(rule, callback, ends.signal, note, 'test', clock).begin()
   const all: number[][] = []
   for (const time of times) {
     clock.time = NOON + time
@@ -207,20 +222,57 @@ async function firedAt(times: readonly number[], note: Noted | null = null): Pro
   return all
 }
 
-test('a clock that is set back by up to three hours fires nothing twice, and goes on when it has caught up', async () => {
-  assert.equal(await firedAt([1000, -2 * HOUR, -HOUR, 1000, 2000]), [[1], [], [], [], [2]])
+test('a clock that is set back by up to three hours makes a daily rule fire nothing twice', async () => {
+  const half = HOUR / 2
+  const fired = await firedAt([half, half - 2 * HOUR, 0, half, half + 1000, ...aDayFrom(half)], null, daily)
+  assert.equal([fired[0], fired.slice(1).flat()], [[1800], [1800 + 24 * 3600]])
+})
+
+test('a rule that fires in every hour follows a clock that is set back by more than a minute at once', async () => {
+  assert.equal(await firedAt([1000, -2 * HOUR, -2 * HOUR + 1000]), [[1], [], [-7199]])
+  assert.equal(await firedAt([90_000, 40_000, 89_000, 91_000]), [[1], [], [], [91]], 'nothing twice for less')
 })
 
 test('one that is set back by more begins again from there, at once or bit by bit', async () => {
   const back = -4 * HOUR
   assert.equal(await firedAt([1000, back, back + 1000]), [[1], [], [back / 1000 + 1]])
   assert.equal(await firedAt([1000, -2 * HOUR, back, back + 1000]), [[1], [], [], [back / 1000 + 1]])
+  const half = HOUR / 2
+  assert.equal(await firedAt([half, half - 2 * HOUR, half + back, -HOUR, half], null, daily), [
+    [1800],
+    [],
+    [],
+    [],
+    [1800],
+  ])
 })
 
-test('a leader goes on where another one has ended that was ahead of the clock, unless that was by hours', async () => {
-  for (const [ahead, begins] of [
-    [HOUR, HOUR],
-    [4 * HOUR, 0],
+test('a clock that is set forward fires what was skipped once, unless it was corrected by more than three hours', async () => {
+  const [ahead, correction] = [2 * HOUR, 4 * HOUR]
+  for (const [rule, first] of [
+    [everySecond, 1],
+    [daily, 1800],
+  ] as const)
+    assert.equal(await firedAt([ahead, correction], null, rule).then(([one]) => one), [first])
+  assert.equal(await firedAt([correction, correction + 1000]), [[], [correction / 1000 + 1]])
+  const fired = await firedAt([correction, ...aDayFrom(correction)], null, daily)
+  assert.equal([fired[0], fired.flat()], [[], [1800 + 24 * 3600]])
+})
+
+test('a time that is not after the one asked about fires nothing: the next one that is does', async () => {
+  const first = 1000 // croner 10, in the second pass of the hour that comes twice
+  const confused = { nextRun: (after: Date) => new Date(NOON + (after.getTime() < NOON + HOUR ? first : 2 * HOUR)) }
+  assert.equal(await firedAt([first, first, first, 2 * HOUR], null, confused), [[1], [], [], [7200]])
+})
+
+test('a leader goes on where another one has ended that was ahead of the clock, unless the new time is to be followed', async () => {
+  const half = HOUR / 2
+  for (const [rule, ahead, times, wanted] of [
+    [daily, HOUR, [half, ...aDayFrom(half)], [1800 + 24 * 3600]],
+    [daily, 4 * HOUR, [half], [1800]],
+    [everySecond, HOUR, [1000], [1]],
+    [everySecond, 4 * HOUR, [1000], [1]],
+    [everySecond, 30_000, [1000, 31_000], [31]],
   ] as const) {
     let noted = NOON + ahead
     const note = {
@@ -229,10 +281,7 @@ test('a leader goes on where another one has ended that was ahead of the clock, 
         noted = time
       },
     }
-    const times = [1000, HOUR + 1000]
-    const wanted = times.map((time) => (time > begins ? [begins === 0 && time > 1000 ? 2 : time / 1000] : []))
-    assert.equal(await firedAt(times, note), wanted)
-    assert.is(noted, NOON + HOUR + 1000)
+    assert.equal((await firedAt(times, note, rule)).flat(), wanted)
   }
 })
 

@@ -1413,8 +1413,15 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#intoCodec(() => this.#codec.ended?.())
   }
 
+  /** What the codec has written late may be the answer that the end waits for. */
+  #lookForEnd(): void {
+    if (!this.#is(Bit.PeerEnded) && this.#farewell?.isLeaving !== true) return
+    if (!this.#is(Bit.InCodec)) queueMicrotask(() => this.#settleIdle()) // otherwise that comes at the end of its work
+  }
+
   #finishInput(): void {
-    if (this.#codec.ended !== undefined && this.#asks('isBusy')) return // it may owe an answer
+    // It may owe an answer. One that is not told of the end may be busy with part of a message, which stays a part.
+    if (this.#asks(this.#codec.ended === undefined ? 'isPreparing' : 'isBusy')) return
     if (this.#state !== State.Established) return
     // A pipe's other direction, if there is one and it has not ended, continues to its own end.
     if (this.#rare?.pipes?.passEnd() !== true || this.#is(Bit.Shut)) this.#closeAs('peer')
@@ -1928,7 +1935,9 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
     write(bytes: Encoded, must = false): boolean {
       if (!this.#isCurrent() || this.#connection.#state === State.Closed) return false
-      return this.#connection.#write(bytes, must)
+      const goOn = this.#connection.#write(bytes, must)
+      this.#connection.#lookForEnd()
+      return goOn
     }
 
     event(name: `on${string}`, ...args: unknown[]): unknown {

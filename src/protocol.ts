@@ -202,13 +202,15 @@ export interface Codec<Out = unknown> {
   /** Say goodbye: the worker is leaving. Called once. Messages may follow; the connection closes when it is quiet. */
   drain(): void
   /**
-   * True while it holds part of a message or owes an answer: a drain waits for that and keeps reading. Read often, so
-   * keep it cheap.
+   * True while it holds part of a message or owes an answer: a drain waits for that and keeps reading, and so does the
+   * end of a connection whose peer has ended, if there is `ended`. Read often, so keep it cheap. It is read again when
+   * the codec has written, has been called, or calls `io.resume()`.
    */
   readonly isBusy?: boolean
   /**
    * True while it makes what its peer waits for, and no handler is at work: a file is being opened, say. The silence of
-   * that time is not the peer's, and `idleTimeoutMs` does not count it.
+   * that time is not the peer's, and `idleTimeoutMs` does not count it. Without `ended`, the end of a connection whose
+   * peer has ended waits for it, as for `isBusy`.
    */
   readonly isPreparing?: boolean
   /**

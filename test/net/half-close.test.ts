@@ -8,15 +8,18 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import WebSocket from 'ws'
 import { text } from '../../protocols/text.ts'
-import { kShut } from '../../src/connection/symbols.ts'
+import { kDrain, kLeave, kShut } from '../../src/connection/symbols.ts'
 import type { AnyConnection } from '../../src/connection.ts'
 import { withResolvers } from '../../src/deferred.ts'
 import { AsyncTcpConnection, websocket } from '../../src/index.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { TlsServer } from '../../src/net/tls.ts'
+import { nothing } from '../../src/nothing.ts'
 import { registry } from '../../src/process/group.ts'
+import type { Codec, CodecIo, CodecProtocol } from '../../src/protocol.ts'
 import { Authority } from '../support/certificates.ts'
+import { caseTest } from '../support/length.ts'
 import { withServer } from '../support/tcp.ts'
 import { nextTurn, until, within } from '../support/until.ts'
 
@@ -127,5 +130,78 @@ for (const engine of engines) {
     }
   })
 }
+
+/** Upper case, which takes until `answer()`. The codec says as this property that it owes an answer. */
+function taking(property: 'isBusy' | 'isPreparing', more: Partial<Codec<string>>) {
+  const due: (() => void)[] = []
+  const protocol: CodecProtocol<string, string> = {
+    name: 'slow answers',
+    open(io: CodecIo<string>) {
+      let owed = 0
+      const codec: Codec<string> = {
+        receive: (bytes) => void io.emit(String(bytes)),
+        resumed: nothing,
+        send(message) {
+          owed++
+          due.push(() => {
+            io.write(message.toUpperCase())
+            owed--
+          })
+          return true
+        },
+        drain: nothing,
+        timeout: nothing,
+        closed: nothing,
+        ...more,
+      }
+      return Object.defineProperty(codec, property, { get: () => owed > 0 })
+    },
+  }
+  return { protocol, due }
+}
+
+for (const engine of engines)
+  for (const [property, more] of [
+    ['isPreparing', {}],
+    ['isBusy', { ended: nothing }],
+  ] as const)
+    test(`${engine.name}: a codec that owes an answer (${property}) sends it after the peer's FIN, and then its own`, async () => {
+      const { protocol, due } = taking(property, more)
+      const onMessage = (connection: AnyConnection, message: unknown) => void connection.send(message)
+      await withServer(engine, protocol, { onMessage }, async ({ connect, connections, errors }) => {
+        const client = await connect({ allowHalfOpen: true })
+        client.socket.end('question')
+        await until(() => due.length === 1)
+        for (let turn = 0; turn < 20; turn++) await nextTurn()
+        assert.equal([client.hasEnded, connections[0]?.getStatus(false)], [false, 'ESTABLISHED'])
+        due[0]?.()
+        await until(() => client.hasEnded)
+        assert.equal([client.received, errors], ['QUESTION', []])
+        client.socket.destroy()
+        await until(() => connections[0]?.getStatus(false) === 'CLOSED')
+        assert.is(connections[0]?.closeReason, 'peer')
+      })
+    })
+
+for (const engine of engines)
+  caseTest(engine === engines[0])(
+    `${engine.name}: a connection that leaves ends with the answer that its codec owes`,
+    async () => {
+      const { protocol, due } = taking('isBusy', {})
+      const onMessage = (connection: AnyConnection, message: unknown) => void connection.send(message)
+      await withServer(engine, protocol, { onMessage }, async ({ connect, connections }) => {
+        const client = await connect()
+        client.socket.write('question')
+        await until(() => due.length === 1)
+        connections[0]?.[kDrain]()
+        connections[0]?.[kLeave]()
+        for (let turn = 0; turn < 20; turn++) await nextTurn()
+        assert.is(client.hasEnded, false)
+        due[0]?.()
+        await client.closed()
+        assert.equal([client.received, connections[0]?.closeReason], ['QUESTION', 'stopped'])
+      })
+    },
+  )
 
 test.run()

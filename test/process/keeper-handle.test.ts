@@ -114,4 +114,19 @@ test('a master that inherits a keeper whose socket is gone reaches it all the sa
   assert.match(lines[0] ?? '', /^keeper of shared data pid \d+: out of reach\. What it kept is lost$/)
 })
 
+test('a call that comes after its death and before the report of that starts another one', async () => {
+  for (const asks of ['starter', 'joiner'] as const)
+    await inRunDir(async (handle, connect) => {
+      const starter = handle()
+      await connect(starter)
+      const joiner = handle(starter.inheritance)
+      await connect(joiner)
+      const { pid } = starter
+      const keeper = { pid, startTime: startTimeOf(pid) }
+      process.kill(pid, 'SIGKILL')
+      while (isAlive(keeper)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1) // this process hears of nothing
+      await connect(asks === 'starter' ? starter : joiner)
+    })
+})
+
 test.run()

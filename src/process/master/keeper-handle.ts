@@ -26,6 +26,8 @@ const START_TIMEOUT_MS = 10_000
 const END_TIMEOUT_MS = 1000
 /** How long a keeper may take to listen again: it may be at a long request. */
 const RENEW_TIMEOUT_MS = 1000
+/** How long the end of one that refuses connections may go unreported. */
+const REPORT_TIMEOUT_MS = 1000
 const LOOK_EVERY_MS = 10
 const NOBODY: Identity = { pid: 0, startTime: '' }
 
@@ -76,8 +78,23 @@ export class KeeperHandle {
   /** A connection that the keeper trusts, to be given away: nothing has been read from it. Rejects if there is none. */
   async connect(): Promise<net.Socket> {
     this.#ready ??= this.#begin()
+    const ready = this.#ready
+    await ready
+    try {
+      return await this.#dial()
+    } catch (error) {
+      if (!(await this.#isOver(ready))) throw error
+    }
+    this.#ready ??= this.#begin()
     await this.#ready
     return this.#dial()
+  }
+
+  /** Whether the keeper that was `ready` is: who asks again when its end cut a call off may be quicker than the report. */
+  async #isOver(ready: Promise<void>): Promise<boolean> {
+    const deadline = now() + REPORT_TIMEOUT_MS
+    while (this.#ready === ready && now() < deadline) await sleep(LOOK_EVERY_MS)
+    return this.#ready !== ready && !this.#isEnding
   }
 
   /** For the next master. */

@@ -199,7 +199,7 @@ const daily = {
 /** A day of a clock that nobody sets. */
 const aDayFrom = (time: number) => Array.from({ length: 12 }, (_, n) => time + (n + 1) * 2 * HOUR)
 
-/** What a Ticking, of every second unless told, has fired, in seconds from noon, after each time that the clock showed. */
+/** What a Ticking, of every second unless told, has fired after each time that the clock showed: seconds from noon. */
 async function firedAt(
   times: readonly number[],
   note: Noted | null = null,

@@ -90,7 +90,7 @@ export class KeeperHandle {
     return this.#dial()
   }
 
-  /** Whether the keeper that was `ready` is: who asks again when its end cut a call off may be quicker than the report. */
+  /** Whether the keeper that was `ready` is over: who asks again when a call was cut off may be ahead of the report. */
   async #isOver(ready: Promise<void>): Promise<boolean> {
     const deadline = now() + REPORT_TIMEOUT_MS
     while (this.#ready === ready && now() < deadline) await sleep(LOOK_EVERY_MS)

@@ -1416,7 +1416,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   /** What the codec has written late may be the answer that the end waits for. */
   #lookForEnd(): void {
     if (!this.#is(Bit.PeerEnded) && this.#farewell?.isLeaving !== true) return
-    if (!this.#is(Bit.InCodec)) queueMicrotask(() => this.#settleIdle()) // otherwise that comes at the end of its work
+    if (!this.#is(Bit.InCodec)) queueMicrotask(() => this.#whenIdle()) // otherwise that comes at the end of its work
   }
 
   #finishInput(): void {

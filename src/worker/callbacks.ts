@@ -22,7 +22,7 @@ const KNOWN: ReadonlySet<string> = new Set<string>([
 ])
 
 /** Properties of a Worker that only the process layer sets. */
-const INTERNAL: ReadonlySet<string> = new Set(['onBurst', 'onFull'])
+const INTERNAL: ReadonlySet<string> = new Set(['onBurst', 'onFull', 'onIdle'])
 
 export function isCallback(name: string): boolean {
   return /^on[A-Z]/.test(name)

@@ -108,8 +108,9 @@ test('who was let go for reading too slowly goes on where he was, and hears how 
     const [first] = objects(following)
     for (let n = 0; n < 250; n++) tell()
     await following.says(new RegExp(`"seq":${told.past(1)[0]?.seq},`))
-    await server.settled() // ends the streams
-    for (let n = 0; n < 250; n++) tell()
+    const settled = server.settled() // ends the streams
+    for (let n = 0; n < 250; n++) tell() // before anybody can follow again
+    await settled
     const last = told.past(1)[0]?.seq ?? 0
     await following.says(new RegExp(`"seq":${last},`))
     const [before, lost, after] = [0, 1, 2].map((place) => objects(following).at(place - 202))

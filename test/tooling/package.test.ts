@@ -32,7 +32,7 @@ interface Packed {
 }
 
 // Mostly source maps and declarations, and one binary where a release was built. A budget, so that a dependency or a fixture that slips in is noticed.
-const maxPackedBytes = 1_600_000
+const maxPackedBytes = 1_700_000
 const maxUnpackedBytes = 5_800_000
 
 const tsc = join(root, 'node_modules/typescript/bin/tsc')

@@ -140,7 +140,7 @@ for (const [what, broken, reason] of [
   )
 }
 
-test('a canary that ends once it has the slot was not taken back: the new code is there', async () => {
+longTest('a canary that ends once it has the slot was not taken back: the new code is there', async () => {
   await inSandbox(async (box) => {
     const before = await box.start(box.file('app.js', version(1, COUNT)))
     const flag = join(box.directory, 'has-ended')
@@ -403,7 +403,7 @@ const TICKS = `
   globalThis.clearInterval = (timer) => void (ticks.delete(timer), clear(timer))
   worker.onMessage = (connection) => connection.send(begun + ' ' + ticks.size)`
 
-test('nobody is watched any more when the canary of a later group does not come up', async () => {
+longTest('nobody is watched any more when the canary of a later group does not come up', async () => {
   await inSandbox(async (box) => {
     const other = (more: string) => `${TICKS}\nconst other = new Worker({ name: 'other' })\n${more}`
     const port = portOf(await box.start(box.file('app.js', version(1, 1, other('')))))

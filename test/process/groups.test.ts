@@ -127,7 +127,7 @@ longTest(
   },
 )
 
-test('a stopped group whose new process ends as soon as it serves stays stopped', async () => {
+longTest('a stopped group whose new process ends as soon as it serves stays stopped', async () => {
   await inSandbox(async (box) => {
     const ports = [0, await freePort()]
     await box.start(box.file('app.js', two(1, ports)))
@@ -259,7 +259,7 @@ const oneFails = (flag: string) => `
     while (b.id === 1 && !existsSync('${flag}')) await new Promise((resolve) => setTimeout(resolve, 20))
   }`
 
-test('restart NAME: a process that fails is followed at once, however long the others take to start', async () => {
+longTest('restart NAME: a process that fails is followed at once, however long the others take to start', async () => {
   await inSandbox(async (box) => {
     const ports = [0, await freePort()]
     await box.start(box.file('app.js', two(1, ports)))
@@ -331,7 +331,7 @@ test('reload --no-wait returns at once, and what fails is told to who follows', 
 
 const reasonOf = (operating: Promise<unknown>) => operating.then(() => 'none', String)
 
-test('an empty NAME is nobody’s, and several --name are several groups', async () => {
+longTest('an empty NAME is nobody’s, and several --name are several groups', async () => {
   await inSandbox(async (box) => {
     const app = box.file(
       'app.js',
@@ -366,7 +366,7 @@ test('an empty NAME is nobody’s, and several --name are several groups', async
   })
 })
 
-test('a name that looks like a file never makes a command for a group one for the server', async () => {
+longTest('a name that looks like a file never makes a command for a group one for the server', async () => {
   await inSandbox(async (box) => {
     const app = box.file(
       'app.js',

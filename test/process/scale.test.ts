@@ -142,39 +142,42 @@ test('a process that does not become ready leaves all as it was, with the reason
   })
 })
 
-test('a reload that is given up leaves the scaled count, and nobody is said to have scaled who has not', async () => {
-  await inSandbox(async (box) => {
-    const broken = (at: number, count: number) =>
-      version(2, count, `worker.onWorkerStart = () => { if (worker.id === ${at}) throw new Error('planted') }`)
-    await box.start(box.file('app.js', version(1, 2)))
-    const isGivenUp = async () => assert.match((await box.command('reload')).stderr, /given up: .*planted/)
-    box.file('app.js', broken(0, 3))
-    await isGivenUp()
-    assert.equal(await counts(box), [2, 2, 2])
-    await scale(box, 'echo', '4')
-    await isGivenUp()
-    assert.equal(await counts(box), [4, 2, 4])
-    box.file('app.js', version(3, 2)) // the code that declared three has never run
-    await reload(box)
-    assert.equal(await counts(box), [4, 2, 4])
-    await scale(box, 'echo', 'declared')
-    box.file('app.js', broken(1, 4))
-    await isGivenUp()
-    assert.equal(await counts(box), [2, 2, 2])
-    const { stdout } = await box.command('diff')
-    assert.match(stdout, /^echo +count +2 +4$/m)
-    assert.not.match(stdout, /ready|scale/)
-    box.file('app.js', broken(3, 4))
-    await isGivenUp()
-    assert.equal(await counts(box), [3, 2, 3])
-    const status = succeeded(await box.command('status'))
-    assert.match(status.stdout, /^echo has 3 processes, its code declared 2: a reload was given up on the way$/m)
-    box.file('app.js', version(4, 2))
-    await reload(box)
-    assert.equal(await counts(box), [2, 2, 2])
-    await box.stop()
-  })
-})
+longTest(
+  'a reload that is given up leaves the scaled count, and nobody is said to have scaled who has not',
+  async () => {
+    await inSandbox(async (box) => {
+      const broken = (at: number, count: number) =>
+        version(2, count, `worker.onWorkerStart = () => { if (worker.id === ${at}) throw new Error('planted') }`)
+      await box.start(box.file('app.js', version(1, 2)))
+      const isGivenUp = async () => assert.match((await box.command('reload')).stderr, /given up: .*planted/)
+      box.file('app.js', broken(0, 3))
+      await isGivenUp()
+      assert.equal(await counts(box), [2, 2, 2])
+      await scale(box, 'echo', '4')
+      await isGivenUp()
+      assert.equal(await counts(box), [4, 2, 4])
+      box.file('app.js', version(3, 2)) // the code that declared three has never run
+      await reload(box)
+      assert.equal(await counts(box), [4, 2, 4])
+      await scale(box, 'echo', 'declared')
+      box.file('app.js', broken(1, 4))
+      await isGivenUp()
+      assert.equal(await counts(box), [2, 2, 2])
+      const { stdout } = await box.command('diff')
+      assert.match(stdout, /^echo +count +2 +4$/m)
+      assert.not.match(stdout, /ready|scale/)
+      box.file('app.js', broken(3, 4))
+      await isGivenUp()
+      assert.equal(await counts(box), [3, 2, 3])
+      const status = succeeded(await box.command('status'))
+      assert.match(status.stdout, /^echo has 3 processes, its code declared 2: a reload was given up on the way$/m)
+      box.file('app.js', version(4, 2))
+      await reload(box)
+      assert.equal(await counts(box), [2, 2, 2])
+      await box.stop()
+    })
+  },
+)
 
 longTest('a start NAME that fails leaves the scaled count of the stopped group', async () => {
   await inSandbox(async (box) => {

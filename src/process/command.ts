@@ -3,6 +3,7 @@
 
 import { messageOf } from '../errors.ts'
 import { guardOutput } from '../log.ts'
+import { nothing } from '../nothing.ts'
 import { likest } from '../spelling.ts'
 import { version } from '../version.ts'
 import { check } from './commands/check.ts'
@@ -14,7 +15,7 @@ import { COMMON_FLAGS, type FlagName, type Line, readLine, usage } from './comma
 import { leftLogOf, logs } from './commands/logs.ts'
 import type { CommandName } from './commands/names.ts'
 import { nextStep } from './commands/next-step.ts'
-import { print } from './commands/print.ts'
+import { print, showJson } from './commands/print.ts'
 import { reload } from './commands/reload.ts'
 import { restart } from './commands/restart.ts'
 import { scale } from './commands/scale.ts'
@@ -43,7 +44,7 @@ export async function runCommand(argv: readonly string[], direct: string | null)
 }
 
 /** Reports that the user's file `direct` has declared Workers and never called `runAll()`. Returns the exit code. */
-export function complainOfUnrun(argv: readonly string[], direct: string): Exit {
+export function complainOfUnrun(argv: readonly string[], direct: string): Promise<Exit> {
   const error = new CommandError(Exit.Module, `${fromHere(direct)} never called Worker.runAll()`, {
     next: 'call it when all Workers are declared',
   })
@@ -94,21 +95,30 @@ function commandCalled(name: string): Command {
 // What went wrong
 
 /** Reports an error on stderr for people and, with `--json`, also on stdout for programs. */
-function complain(error: unknown, argv: readonly string[], line: Line | null, direct: string | null): Exit {
-  const failure = error instanceof CommandError ? error : unexpected(error)
+async function complain(
+  thrown: unknown,
+  argv: readonly string[],
+  line: Line | null,
+  direct: string | null,
+): Promise<Exit> {
+  const failure = thrown instanceof CommandError ? thrown : unexpected(thrown)
   const { exitCode, code, message, report } = failure
   const name = line?.command ?? argv.find((arg) => COMMANDS.has(arg)) ?? ''
   const { modules = [], flags = {} } = line ?? {}
   const command = COMMANDS.has(name) ? name : ''
   const step = nextStep(failure, { command, direct, modules, runDir: flags['run-dir'], hasLog: hasLog(line) })
-  if (argv.includes('--json'))
-    process.stdout.write(
-      `${JSON.stringify({ ...report, error: { code, exitCode, reason: message, next: step } }, null, 2)}\n`,
-    )
+  const error = { code, exitCode, reason: message, next: step }
+  if (asksForJson(argv)) await showJson({ ...report, error }).catch(nothing) // a full disk: stderr has it, too
   const paint = paintFor(process.stderr)
   const usageText = code === 'ERR_USAGE' ? `\n${usageFor(name)}\n` : ''
   process.stderr.write(`${paint('bad', 'millrace:')} ${message}\n${paint('quiet', 'next:')} ${step}\n${usageText}`)
   return exitCode
+}
+
+/** Whatever follows `--` is the app's. The line may be one that could not be read. */
+function asksForJson(argv: readonly string[]): boolean {
+  const end = argv.indexOf('--')
+  return argv.slice(0, end < 0 ? argv.length : end).includes('--json')
 }
 
 /** A command that finds no server may fail before one has begun a log; all others are about a server that has one. */

@@ -37,7 +37,7 @@ async function reportUnrun(): Promise<void> {
   const file = runnableAt(process.argv[1] ?? '')
   if (file === null || process.exitCode !== undefined) return
   const { complainOfUnrun } = await import('./command.ts')
-  process.exitCode = complainOfUnrun(process.argv.slice(2), file)
+  process.exitCode = await complainOfUnrun(process.argv.slice(2), file)
 }
 
 /**

@@ -82,6 +82,13 @@ for (const command of ['stop', 'status']) {
   })
 }
 
+test('--json behind -- is an argument of the app', async () => {
+  await inSandbox(async (box) => {
+    const { code, stdout, stderr } = await box.command('reload', '--', '--json')
+    assert.equal([code, stdout], [3, ''], stderr)
+  })
+})
+
 test('status is a table for people, in the columns of Workerman', async () => {
   await inSandbox(async (box) => {
     const status = await box.start(box.file('app.js', echo(2)))

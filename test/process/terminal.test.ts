@@ -13,7 +13,8 @@ import { until, within } from '../support/until.ts'
 /** What a command shows on a terminal of its own, both streams. */
 async function onTerminal(box: Sandbox, ...args: string[]): Promise<string> {
   const command = [process.execPath, startFile, ...args].map((arg) => `'${arg}'`).join(' ')
-  const running = box.spawn('script', ['-qec', command, '/dev/null'], { env: { ...box.env, TERM: 'xterm' } })
+  const env = { TERM: 'xterm', ...box.env }
+  const running = box.spawn('script', ['-qec', command, '/dev/null'], { env })
   return visible(succeeded(await within(30_000, running.ended)).stdout)
 }
 
@@ -48,6 +49,8 @@ test('a reload moves a line on a terminal, prints lines elsewhere, and nothing w
     const shown = await onTerminal(box, 'reload')
     assert.match(shown, /\rESC\[2Kreload: 1 of 2, .*\d s/)
     assert.match(shown, /\rESC\[2Kworker +result/) // the line is gone before the receipt comes
+    box.env.TERM = 'dumb'
+    assert.not.match(await onTerminal(box, 'reload'), /ESC/)
     const piped = visible(succeeded(await box.command('reload')).stderr)
     assert.match(piped, /^reload: begins\necho:0: replaced pid \d+ by \d+\n/)
     assert.match(piped, /^echo:1: exit pid \d+: exit 0 \(ended\) after /m)

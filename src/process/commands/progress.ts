@@ -5,6 +5,7 @@ import { now } from '../../loop/clock.ts'
 import { follow } from '../control/client.ts'
 import type { EventLine } from '../status/event-stream.ts'
 import { phraseOf } from '../terminal/event-lines.ts'
+import { canMoveCursor } from '../terminal/style.ts'
 import type { Flags } from './line.ts'
 import type { Found } from './server.ts'
 
@@ -14,7 +15,7 @@ const TICK_MS = 1000
 /** Runs `work`, a request to the server at `found`, and shows its progress. */
 export async function withProgress<T>({ quiet, json }: Flags, found: Found, work: () => Promise<T>): Promise<T> {
   if (quiet === true || json === true) return work()
-  const progress = process.stderr.isTTY ? new LiveLine(process.stderr) : new Lines(process.stderr)
+  const progress = canMoveCursor(process.stderr) ? new LiveLine(process.stderr) : new Lines(process.stderr)
   // If the events cannot be followed, since too many clients do, there is just no progress display.
   const followed = await follow(found.path, 0, (event) => progress.tell(event), found.uid).catch(() => null)
   try {

@@ -20,9 +20,14 @@ export function paintFor(stream: { readonly isTTY?: boolean }, env: NodeJS.Proce
   return (style, text) => `\x1b[${CODES[style][0]}m${text}\x1b[${CODES[style][1]}m`
 }
 
+/** Whether `stream` is a terminal that takes escape codes. */
+export function canMoveCursor({ isTTY }: { readonly isTTY?: boolean }, env: NodeJS.ProcessEnv = process.env): boolean {
+  return isTTY === true && env.TERM !== 'dumb'
+}
+
 /** FORCE_COLOR, then NO_COLOR (no-color.org), then the kind of stream, as in Node. */
-function hasColours({ isTTY }: { readonly isTTY?: boolean }, env: NodeJS.ProcessEnv): boolean {
-  const { FORCE_COLOR, NO_COLOR = '', TERM } = env
+function hasColours(stream: { readonly isTTY?: boolean }, env: NodeJS.ProcessEnv): boolean {
+  const { FORCE_COLOR, NO_COLOR = '' } = env
   if (FORCE_COLOR !== undefined) return FORCE_COLOR !== '0' && FORCE_COLOR !== 'false'
-  return NO_COLOR === '' && isTTY === true && TERM !== 'dumb'
+  return NO_COLOR === '' && canMoveCursor(stream, env)
 }

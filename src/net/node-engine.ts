@@ -575,8 +575,11 @@ function lost(address: string): SystemError {
   return new SystemError('ECONNRESET', 'write', address)
 }
 
-/** Asked of the kernel, by a private method of Node: without it a connection passes for connected. */
+/**
+ * Asked of the kernel, by a private method of Node: without it, and on a Unix socket, where TLS only seems to have it,
+ * a connection passes for connected.
+ */
 function isConnected(stream: net.Socket): boolean {
-  const handle = (stream as { _handle?: { getpeername?(into: object): number } | null })._handle
-  return handle?.getpeername === undefined || handle.getpeername({}) === 0
+  const handle = (stream as { _handle?: { getpeername?(into: object): number | undefined } | null })._handle
+  return (handle?.getpeername?.({}) ?? 0) === 0
 }

@@ -548,6 +548,38 @@ for (const transport of transports) {
     })
   })
 
+  for (const place of ['tcp', 'unix'] as const)
+    it(`a TLS peer that has half-closed gets all of a long answer (${place})`, async () => {
+      const hasEnded = deferred()
+      const reasons: unknown[] = []
+      const onClose = (connection: AnyConnection) => reasons.push(connection.closeReason)
+      const onMessage = async (connection: AnyConnection, message: unknown) => {
+        if (message === 'starttls') return void connection.startTls().catch(() => undefined)
+        await hasEnded.promise
+        connection.send(bytesOf(8 * MIB).toString())
+      }
+      const plain = scripted((io) => ({ receive: (bytes) => void io.emit(String(bytes)), ended: hasEnded.resolve }))
+      const use = async ({ worker, connect, connections }: TestServer) => {
+        worker.tls = new TlsServer(certificate(), null)
+        const { socket } = await connect({ allowHalfOpen: true })
+        socket.write('starttls')
+        await until(() => connections[0]?.bytesRead === 8)
+        socket.removeAllListeners('data')
+        const secured = tls.connect({ socket, rejectUnauthorized: false })
+        let received = 0
+        secured
+          .on('error', () => undefined)
+          .on('data', ({ length }) => {
+            received += length
+          })
+        secured.once('secureConnect', () => secured.end('get'))
+        await until(() => reasons.length > 0)
+        await until(() => secured.destroyed || secured.readableEnded)
+        assert.equal([received, reasons], [8 * MIB, ['peer']])
+      }
+      await (place === 'tcp' ? withServer : withUnixServer)(transport, plain, { onMessage, onClose }, use)
+    })
+
   it('startTls, and an end() of its own while it waits for the handshake: no error', async () => {
     const reasons: unknown[] = []
     const onClose = (connection: AnyConnection) => reasons.push(connection.closeReason)

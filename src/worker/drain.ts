@@ -97,6 +97,8 @@ export class Drain {
   hurry(windowMs: number): void {
     if (this.#clock.now() + windowMs >= this.#startedAt + this.#windowMs) return
     this.#open(windowMs)
+    // Those have been told how long they may read.
+    for (const connection of this.#host.connections.values()) if (this.#called.has(connection)) this.#call(connection)
     this.#tick()
   }
 

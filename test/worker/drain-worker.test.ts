@@ -382,6 +382,35 @@ test('of a proxy, who is called last and asks again before it would leave has th
   }
 })
 
+test('of a proxy, who was called last and asks without a pause leaves before a window that has become shorter ends', () => {
+  const crowd = new Crowd()
+  const { client, upstream } = proxied(crowd)
+  const talk = (ms: number) => {
+    for (let passed = 0; passed < ms && !client.socket.hasEnded; passed += STEP_MS) {
+      for (let n = 0; n < STEP_MS; n++) {
+        client.receive('question')
+        upstream.receive('answer')
+        client.advance(1)
+      }
+      crowd.tick()
+    }
+  }
+  const drain = crowd.start(20_000)
+  talk(15_500)
+  assert.not(client.socket.hasEnded)
+  drain.hurry(1000)
+  talk(800)
+  assert.not(client.socket.hasEnded)
+  client.receive('last question')
+  client.advance(STEP_MS)
+  crowd.tick()
+  upstream.receive('last answer')
+  assert.not(client.socket.isReading)
+  client.advance(STEP_MS)
+  assert.ok(client.socket.hasEnded)
+  assert.ok(client.written().toString().endsWith('last answer'))
+})
+
 test('of a proxy, who has sent its FIN waits for that of the other side', () => {
   const crowd = new Crowd()
   const { client, upstream } = proxied(crowd)

@@ -128,6 +128,8 @@ test('a line that looks like that of its inspector is believed when it listens t
   handle.innerSockets.add({ endpoint: `127.0.0.1:${port}` } as BoundSocket)
   tail.lookForInspector(line(port, 1))
   assert.not(handle.isInspected, 'what it serves there')
+  tail.lookForInspector(line(99_999, 2)) // not even an address
+  assert.not(handle.isInspected)
   server.close()
   child.emit('exit', 0, null)
   await handle.gone

@@ -126,7 +126,7 @@ export class Tail {
 
   lookForInspector(line: string): void {
     const url = INSPECTOR_LINE.exec(line)?.[1]
-    if (url === undefined) return
+    if (url === undefined || !URL.canParse(url)) return // a port above 65535
     this.inspectorUrl = url
     this.#onInspector?.(url)
   }

@@ -237,6 +237,30 @@ test('a `ready` that waited while its master was suspended comes in time; one of
   await waiting.handle.gone
 })
 
+test('an end that waited to be read while its master was suspended is no kill, nor a `telling` too late', async () => {
+  const SLACK_MS = 500 // what is granted beyond the window
+  const [ended, tells, silent] = [fake(), fake(), fake()]
+  for (const { says, handle } of [ended, tells, silent]) {
+    says(ready)
+    handle.stop(1)
+  }
+  await new Promise((resolve) => setTimeout(resolve, 1 + SLACK_MS)) // right after the timers of the handles
+  ended.process.emit('exit', 0, null) // what a loop reads after its timers
+  ended.process.emit('close')
+  tells.says({ type: 'telling' })
+  await until(() => silent.process.signals.length > 0)
+  assert.equal([ended.process.signals, tells.process.signals, silent.process.signals], [[], [], ['SIGKILL']])
+
+  for (const { process: child } of [tells, silent]) {
+    child.emit('exit', 0, null) // the kill of one met a process that had ended
+    child.emit('close')
+  }
+  for (const { handle } of [ended, tells, silent]) {
+    const { word, wasKilled } = await within(1000, handle.gone)
+    assert.equal([word, wasKilled], ['exit 0 (ended)', false])
+  }
+})
+
 test('one that leaves before it is ready is not ready any more', async () => {
   const { handle, process: child, says } = fake()
   says({ type: 'leaving', exitCode: 0, timeoutMs: 1000 })

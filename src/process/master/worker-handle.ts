@@ -384,16 +384,21 @@ export class WorkerHandle {
   #toBeGone(timeoutMs: number): void {
     this.#deadlineAt = now() + timeoutMs
     if (this.state !== 'stopping') this.#move('stopping')
-    clearTimeout(this.#deadline)
-    this.#deadline = setTimeout(() => this.#killLate(), timeoutMs + KILL_SLACK_MS)
+    this.#killAfter(timeoutMs + KILL_SLACK_MS)
   }
 
   /** It still tells senders of lost messages: as long as it says so it has more time, up to a limit. */
   #extend(): void {
     const until = Math.min(now() + KILL_SLACK_MS, this.#deadlineAt + MOST_TELLING_MS)
     if (this.state !== 'stopping' || until <= this.#deadlineAt + KILL_SLACK_MS) return
+    this.#killAfter(Math.max(until - now(), 1))
+  }
+
+  #killAfter(ms: number): void {
     clearTimeout(this.#deadline)
-    this.#deadline = setTimeout(() => this.#killLate(), Math.max(until - now(), 1))
+    // As in the constructor: its end, or a `telling`, may wait to be read.
+    const deadline = setTimeout(() => setImmediate(() => this.#deadline === deadline && this.#killLate()), ms)
+    this.#deadline = deadline
   }
 
   #leave(exitCode: number, timeoutMs: number): void {
@@ -616,7 +621,7 @@ export class WorkerHandle {
       hadBeenReady: this.#isReady,
       hasTimedOut: this.#hasTimedOut,
       wasTold: this.#wasTold,
-      wasKilled: this.#wasKilled,
+      wasKilled: this.#wasKilled && signal === 'SIGKILL', // otherwise it had ended before that
       aliveMs: now() - this.startedAt,
       servedMs: this.servedMs,
     }

@@ -5,7 +5,7 @@ import * as assert from 'uvu/assert'
 import { newCounters } from '../../src/counters.ts'
 import type { BoundSocket } from '../../src/net/bound-socket.ts'
 import type { Declaration } from '../../src/process/group.ts'
-import { type Blueprint, GroupState } from '../../src/process/master/group-state.ts'
+import { type Blueprint, GroupState, socketOf } from '../../src/process/master/group-state.ts'
 import type { WorkerExitInfo, WorkerHandle } from '../../src/process/master/worker-handle.ts'
 import { groupStatus, pollAll, totalsOf } from '../../src/process/status/status.ts'
 
@@ -38,6 +38,20 @@ test('a group that was stopped binds what its processes listen on by themselves 
   one.isStopped = false
   assert.is((await one.innerSocket('text://127.0.0.1:0', bind)).endpoint, '127.0.0.1:3')
   assert.is((await one.innerSocket('text://127.0.0.2:0', bind)).endpoint, '127.0.0.1:4')
+})
+
+test('after a reload that was given up on the way, who shares a socket is on the new one, not on one without a file', () => {
+  const before = group()
+  before.blueprint = { ...before.blueprint, sockets: [socket('/run/g.sock')] }
+  for (let n = 0; n < 2; n++)
+    before.addSlot({ isHeld: false }).current = { socket: before.blueprint.sockets[0] } as WorkerHandle
+  const anew = socket('/run/g.sock') // somebody had removed the file of the other
+  const wanted = { ...before.blueprint, declaration: { ...before.blueprint.declaration, count: 3 }, sockets: [anew] }
+  before.blueprint = wanted // its first slot has that
+  before.giveUp(wanted, 3)
+  assert.is(before.blueprint.declaration.count, 2)
+  assert.is(socketOf(before.blueprint, 0), anew)
+  assert.is(socketOf(before.blueprint, 1), anew)
 })
 
 /** A process that has handled so many messages, and answers when the test says so. */

@@ -79,7 +79,8 @@ export class GroupState {
    * accepts; one too few would leave processes that serve without any.
    */
   get #socketsLeft(): BoundSocket[] {
-    const { sockets } = this.blueprint
+    const { sockets, declaration } = this.blueprint
+    if (!declaration.reusePort) return [...sockets] // one for all: what a process has had before may have no file
     const others = this.slots.slice(sockets.length).flatMap((slot) => this.share.socketOf(slot) ?? [])
     const onPort = others.filter(({ endpoint }) => endpoint === sockets[0]?.endpoint)
     return [...new Set([...sockets, ...onPort])].slice(0, Math.max(1, this.slots.length))

@@ -4,6 +4,7 @@
 
 import type { ConnectionCallbacks, ProtocolCallbacks } from '../connection/host.ts'
 import { UsageError } from '../errors.ts'
+import type { Group } from '../process/group.ts'
 import { likest } from '../spelling.ts'
 import type { WorkerCallbackName } from './settings.ts'
 
@@ -21,8 +22,12 @@ const KNOWN: ReadonlySet<string> = new Set<string>([
   ...['onWebSocketConnect', 'onWebSocketConnected', 'onWebSocketClose', 'onWebSocketPing', 'onWebSocketPong'],
 ])
 
-/** Properties of a Worker that only the process layer sets. */
-const INTERNAL: ReadonlySet<string> = new Set(['onBurst', 'onFull', 'onIdle'])
+/** Properties of a Worker that only the process layer sets: all of them, or the compiler objects. */
+const INTERNAL: Readonly<Record<Extract<keyof Group, `on${string}`>, true>> = {
+  onBurst: true,
+  onFull: true,
+  onIdle: true,
+}
 
 export function isCallback(name: string): boolean {
   return /^on[A-Z]/.test(name)
@@ -39,6 +44,7 @@ export function checkCallbackName(what: string, name: string): void {
 /** Whether one of these properties is a callback in which a client can be answered, or given a handler of its own. */
 export function canAnswer(properties: object): boolean {
   return Object.entries(properties).some(
-    ([name, value]) => isCallback(name) && !SILENT.has(name) && !INTERNAL.has(name) && typeof value === 'function',
+    ([name, value]) =>
+      isCallback(name) && !SILENT.has(name) && !Object.hasOwn(INTERNAL, name) && typeof value === 'function',
   )
 }

@@ -159,12 +159,12 @@ function dateIn(request: FileRequest, name: string): number {
   return parseHttpDate(request.header(name) ?? '')
 }
 
-/** RFC 9110 section 8.8.3.2. */
 /** Tags of a list (RFC 9110 section 8.8.3): in quotes a comma is part of one. Those without quotes are taken, too. */
 function tagsOf(list: string): string[] {
   return list.match(/(?:W\/)?"[^"]*"|[^\s,]+/g) ?? []
 }
 
+/** RFC 9110 section 8.8.3.2. */
 function isStrongly(one: string, etag: string): boolean {
   return one.trim() === etag && !etag.startsWith('W/')
 }

@@ -294,12 +294,20 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost, Waiter {
 
   /**
    * Until a handler that goes on after its answer has settled, the next request would have to wait anyway. If the
-   * connection was held back (`onConnect`, `pauseRecv()`), that request may lie in the kernel.
+   * connection is held back (`onConnect`, `pauseRecv()`), that request may lie in the kernel; if it was, it may have yet
+   * to be read.
    */
   #endIdle(): void {
-    if (this.io.isAtWork || !this.io.hasBeenReading()) this.#patience.begin(Phase.Idle)
+    if (this.io.isAtWork) this.#patience.begin(Phase.Idle)
+    else if (!this.io.hasBeenReading()) this.#outwaitPause()
     else if (this.io.queuedBytes > 0) this.#awaitReader()
     else this.io.close()
+  }
+
+  /** Asked once more, the connection says whether it reads now. */
+  #outwaitPause(): void {
+    if (this.io.hasBeenReading()) this.#patience.catchUp()
+    else this.#patience.begin(Phase.Idle)
   }
 
   /** It does not know yet that the answer ends, and the next request may wait here until it does. */

@@ -19,7 +19,7 @@ const DISCARD_LEAVING_MS = 5000
 const LONGEST_LOOK_MS = 60_000
 /** A timer that comes later than this has found the loop standing still: the timers of a wheel need half of it. */
 const LATE_MS = 1000
-/** Then what has arrived meanwhile is read first. */
+/** In so long, what has arrived while we did not read is read. */
 const CATCH_UP_MS = 100
 
 /** What the connection waits for, as long as the settings allow. */
@@ -94,12 +94,18 @@ export class Patience {
     const now = io.now()
     const isOver = this.#since + this.#limit() <= now
     if (isOver && now - this.#armedUntil > LATE_MS) {
-      this.#set(now, now + CATCH_UP_MS)
+      this.catchUp()
       return false
     }
     if (isOver) this.#armedUntil = 0
     else this.#arm(now, io.queuedBytes > 0 ? this.#lookMs : LONGEST_LOOK_MS)
     return isOver
+  }
+
+  /** What has arrived meanwhile is read first; once, or a loop that stands still again and again would end no wait. */
+  catchUp(): void {
+    this.#armedUntil = Number.POSITIVE_INFINITY // so the next timer is not late, whenever it comes
+    this.#waiter.io.deadline('http', CATCH_UP_MS)
   }
 
   /** The client may not send the rest of a body yet: what takes time is the handler. */

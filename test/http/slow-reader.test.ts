@@ -111,4 +111,21 @@ for (const transport of transports)
     )
   })
 
+for (const transport of transports)
+  longTest(`${transport.name}: a loop that stands still again and again keeps no connection for ever`, async () => {
+    const protocol = httpInMemory({ bodyTimeoutMs: 300 })
+    await withServer(transport, protocol, { onMessage: () => undefined }, async ({ connect, connections }) => {
+      const client = await connect()
+      client.socket.write('POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nfirst')
+      await until(() => (connections[0]?.bytesRead ?? 0) > 0)
+      const begun = performance.now()
+      await until(() => {
+        const since = performance.now()
+        while (performance.now() < since + 1300);
+        return client.received !== '' || performance.now() > begun + 9000
+      }, 10_000)
+      assert.match(client.received, /^HTTP\/1\.1 408 /)
+    })
+  })
+
 test.run()

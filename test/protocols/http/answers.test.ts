@@ -812,6 +812,24 @@ test('keepAliveTimeoutMs is not the time in which the connection is held back on
   }
 })
 
+test('keepAliveTimeoutMs is not longer because the connection was held back for a while', async () => {
+  for (const isOpening of [true, false]) {
+    const work = deferred()
+    const options = isOpening ? { onConnect: () => work.promise } : {}
+    const server = serve((connection) => connection.send('answer'), { keepAliveTimeoutMs: 2000 }, options)
+    if (!isOpening) server.connection.pauseRecv()
+    work.resolve()
+    await work.promise
+    server.connection.resumeRecv()
+    server.receive(get('/'))
+    assert.match(await writtenBy(server, (text) => text !== ''), /¶answer$/)
+    server.advance(1900)
+    assert.is(server.connection.getStatus(false), 'ESTABLISHED')
+    server.advance(300)
+    assert.is(server.connection.getStatus(false), 'CLOSED')
+  }
+})
+
 test('pieces of an open answer to HEAD are taken and not sent, and the next request follows the last one', async () => {
   for (const isPrepared of [false, true])
     for (const status of [200, 204, 304]) {

@@ -299,8 +299,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost, Waiter {
    */
   #endIdle(): void {
     if (this.io.isAtWork) this.#patience.begin(Phase.Idle)
-    else if (!this.io.hasBeenReading()) this.#outwaitPause()
     else if (this.io.queuedBytes > 0) this.#awaitReader()
+    else if (!this.io.hasBeenReading()) this.#outwaitPause()
     else this.io.close()
   }
 

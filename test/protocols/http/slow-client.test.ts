@@ -248,6 +248,16 @@ test('the time between requests begins when the client has read its answer, also
   }
 })
 
+test('a client that reads nothing is given up, also if it is not read for having sent much ahead', () => {
+  const limits = { keepAliveTimeoutMs: 2000, writeTimeoutMs: 3000 }
+  const server = serve((connection) => connection.send(Buffer.alloc(100_000)), {}, limits)
+  server.hold()
+  server.receive(Buffer.concat(Array.from({ length: 10_000 }, () => get('/'))))
+  server.advance(20_000)
+  assert.is(server.connection.getStatus(false), 'CLOSED')
+  assert.match(server.errors[0]?.message ?? '', /does not read/)
+})
+
 test('a client reads as long as it acknowledges bytes, though the kernel takes none for a while', () => {
   const server = serve((connection) => connection.send(Buffer.alloc(300_000)), {}, { writeTimeoutMs: 1000 })
   server.hold()

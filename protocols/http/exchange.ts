@@ -580,7 +580,7 @@ export class Exchange {
       () => this.#streamed(),
       (error) => {
         if (!this.#isStreaming) return // it was given up, and the source ends in its own way
-        giveUp(iterator)
+        this.#leaveSource()
         this.#failed(error)
       },
     )

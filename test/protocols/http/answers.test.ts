@@ -812,6 +812,20 @@ test('keepAliveTimeoutMs is not the time in which the connection is held back on
   }
 })
 
+test('a source that has failed is left once', async () => {
+  let left = 0
+  const source = {
+    [Symbol.asyncIterator]: () => ({
+      next: () => Promise.reject(new Error('no more')),
+      return: async () => ({ done: true as const, value: left++ }),
+    }),
+  }
+  const server = serve((connection) => connection.send(new Response(200, {}, source as never)))
+  server.receive(get('/'))
+  assert.match(await writtenBy(server, (text) => text !== ''), /^HTTP\/1\.1 500 /)
+  assert.is(left, 1)
+})
+
 test('keepAliveTimeoutMs is not longer because the connection was held back for a while', async () => {
   for (const isOpening of [true, false]) {
     const work = deferred()

@@ -22,6 +22,9 @@ const KNOWN: ReadonlySet<string> = new Set<string>([
   ...['onWebSocketConnect', 'onWebSocketConnected', 'onWebSocketClose', 'onWebSocketPing', 'onWebSocketPong'],
 ])
 
+/** Callbacks of protocols, compared once: clients with such a one may be made for each request. */
+const compared = new Set<string>()
+
 /** Properties of a Worker that only the process layer sets: all of them, or the compiler objects. */
 const INTERNAL: Readonly<Record<Extract<keyof Group, `on${string}`>, true>> = {
   onBurst: true,
@@ -35,10 +38,11 @@ export function isCallback(name: string): boolean {
 
 /** Throws UsageError ERR_UNKNOWN_OPTION for a typing error; `what` is how its message begins. */
 export function checkCallbackName(what: string, name: string): void {
-  if (KNOWN.has(name)) return
+  if (KNOWN.has(name) || compared.has(name)) return
   const meant = likest(name, [...KNOWN], 1)
   if (meant !== '')
     throw new UsageError('ERR_UNKNOWN_OPTION', `${what} has no callback '${name}': is '${meant}' meant?`)
+  compared.add(name)
 }
 
 /** Whether one of these properties is a callback in which a client can be answered, or given a handler of its own. */

@@ -294,8 +294,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost, Waiter {
 
   /**
    * Until a handler that goes on after its answer has settled, the next request would have to wait anyway. If the
-   * connection is held back (`onConnect`, `pauseRecv()`), that request may lie in the kernel; if it was, it may have yet
-   * to be read.
+   * connection is held back (`onConnect`, `pauseRecv()`), that request may be in the kernel, then and a moment after.
    */
   #endIdle(): void {
     if (this.io.isAtWork) this.#patience.begin(Phase.Idle)

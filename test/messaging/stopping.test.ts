@@ -126,4 +126,27 @@ test('with nothing in flight nobody waits; and where one never settles, the othe
     assert.not.match(box.log(), /killed/)
   }))
 
+test('timers that go on keep nobody, though there is no moment in which none of them has begun something', () =>
+  inSandbox(async (box) => {
+    const app = `
+      import { Worker } from 'millrace'
+      Worker.stopTimeout = ${WINDOW_S}
+      const jobs = new Worker({ name: 'jobs', count: 2 })
+      jobs.onMessage = () => 'asked'
+      // Each is busy for 70 ms of 100, and the other begins before it ends.
+      jobs.onWorkerStart = () => {
+        const next = () => setTimeout(tick, 100 - ((Date.now() + jobs.id * 50) % 100))
+        const tick = () => {
+          setTimeout(jobs.hold('a tick'), 70)
+          next()
+        }
+        next()
+      }
+      Worker.runAll()`
+    await box.start(box.file('app.js', app))
+    const ms = await stopMs(box)
+    assert.ok(ms < SOON_MS, `${ms} ms`)
+    assert.not.match(box.log(), /leaves with/)
+  }))
+
 test.run()

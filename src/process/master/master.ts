@@ -442,8 +442,8 @@ export class Master
   #releaseIdle(): void {
     const processes = this.#processes()
     const isEarlierAtWork = this.reign.leads && this.#earlier?.isSettled === false
-    if (isEarlierAtWork || !processes.every(({ isIdle }) => isIdle)) return
-    for (const handle of processes) handle.release()
+    const isOver = processes.every(({ isIdle }) => isIdle) || processes.every(({ isResting }) => isResting)
+    if (isOver && !isEarlierAtWork) for (const handle of processes) handle.release()
   }
 
   onLeaving(): void {

@@ -36,6 +36,8 @@ const MOST_TELLING_MS = 5000
 const MOST_PAGES = 16
 /** How long a worker that does not answer may keep a sibling's socket. */
 const RELIEVE_MS = 2000
+/** While the whole server stops, a worker that is busy for less than this, if again and again, keeps no other. */
+const SHORT_WORK_MS = 500
 /** How a process ends when V8 gives up: abort(3), a trap, or the shell's number for the former. */
 const V8_ENDS: ReadonlySet<string | number | null> = new Set(['SIGABRT', 'SIGTRAP', 'SIGILL', 134])
 /** A process that ended on its own sooner would only spin if it were restarted at once. */
@@ -161,6 +163,10 @@ export class WorkerHandle {
   #leavesByItself = false
   #wasTold = false
   #isReleased = false
+  /** When it last had something to do again. */
+  #resumedAt = Number.NEGATIVE_INFINITY
+  /** When it last had nothing left to do after more than short work. */
+  #restsSince = Number.POSITIVE_INFINITY
   #hasTimedOut = false
   #wasKilled = false
   #deadline: NodeJS.Timeout | undefined
@@ -374,6 +380,22 @@ export class WorkerHandle {
     if (isBooting) this.#child.process.kill('SIGTERM') // it may not read its channel yet
   }
 
+  /**
+   * Idle, or has been for a while but for short moments. Timers that send may go on for ever, and then there may never
+   * be a moment in which all workers are idle.
+   */
+  get isResting(): boolean {
+    const time = now()
+    return time - this.#restsSince >= SHORT_WORK_MS && (this.isIdle || time - this.#resumedAt < SHORT_WORK_MS)
+  }
+
+  #becomeIdle(isIdle: boolean): void {
+    const time = now()
+    if (!isIdle) this.#resumedAt = time
+    else if (time - this.#resumedAt >= SHORT_WORK_MS) this.#restsSince = time
+    this.isIdle = isIdle
+  }
+
   /** It need not stay for others any more. */
   release(): void {
     if (this.#isReleased) return
@@ -513,7 +535,7 @@ export class WorkerHandle {
         this.isFull = message.isFull
         return this.onFull?.()
       case 'idle':
-        this.isIdle = message.isIdle
+        this.#becomeIdle(message.isIdle)
         return this.onIdle?.()
       case 'connections':
         return this.#onPage.shift()?.(message)

@@ -244,7 +244,9 @@ test('an end that waited to be read while its master was suspended is no kill, n
     says(ready)
     handle.stop(1)
   }
-  await new Promise((resolve) => setTimeout(resolve, 1 + SLACK_MS)) // right after the timers of the handles
+  const after = new Promise((resolve) => setTimeout(resolve, 2 + SLACK_MS)) // in the turn of the handles' timers, and behind them
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100 + SLACK_MS) // the loop stands still
+  await after
   ended.process.emit('exit', 0, null) // what a loop reads after its timers
   ended.process.emit('close')
   tells.says({ type: 'telling' })

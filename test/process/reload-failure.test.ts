@@ -283,7 +283,7 @@ longTest('a scale whose new process crashes at once is taken back', async () => 
     )
     const { code, stderr } = await box.command('scale', 'echo', '3')
     assert.is(code, 6)
-    assert.match(stderr, /worker echo:1 pid \d+, which had just started, has ended: Error: planted/)
+    assert.match(stderr, /worker echo:1 pid \d+, which had just started, has ended: Error: planted/, stderr)
     assert.equal(
       workersOf(await box.status()).map(({ pid }) => pid),
       workersOf(before).map(({ pid }) => pid),

@@ -626,6 +626,8 @@ export class WorkerHandle {
     this.#tellReport()
     for (const tell of this.#onPage.splice(0)) tell({ rows: [], hasMore: false })
     const { lines, isOutOfMemory } = this.#tail
+    // Its message is lost if we have sent it something when it was gone: that ends Node's stream, with what is unread.
+    const logged = code === WorkerExit.Uncaught ? this.#tail.uncaught.slice(0, LONGEST_REASON) : ''
     const isAborted = V8_ENDS.has(signal ?? code)
     const why =
       this.#killedFor !== '' && signal !== null ? this.#killedFor : isOutOfMemory && isAborted ? 'out of memory' : ''
@@ -636,8 +638,8 @@ export class WorkerHandle {
         unstarted === null
           ? describeExit(code, signal, why)
           : `spawn failed: ${messageOf(unstarted.cause ?? unstarted)}`,
-      reason: this.#reason || (code === NODE_REFUSES ? refusalIn(lines) : ''),
-      isLogged: this.#isLogged,
+      reason: this.#reason || logged || (code === NODE_REFUSES ? refusalIn(lines) : ''),
+      isLogged: this.#isLogged || (this.#reason === '' && logged !== ''),
       lastLog: lines,
       unstarted,
       hadBeenReady: this.#isReady,

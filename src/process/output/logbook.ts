@@ -112,11 +112,16 @@ export class Logbook {
 const TAIL_LINES = 10
 const TAIL_CHARACTERS = 300
 
+/** How a process begins to log the error that ends it. */
+const UNCAUGHT = 'uncaught: '
+
 /** The last lines that a process has logged or printed on stderr, bounded, for `status` after its end. */
 export class Tail {
   readonly #lines: string[] = []
   /** What V8 said before it aborted; a long native stack follows it. */
   #fatal = ''
+  /** What it has said of the error that ended it. */
+  uncaught = ''
   /**
    * The address of its inspector, as the last such line says; empty for none. Anything that it prints may look like
    * one, even a peer's text.
@@ -151,6 +156,7 @@ export class Tail {
   take(message: string): void {
     const lines = linesOf(message).filter((line) => line.trim() !== '')
     this.#lines.push(...lines.slice(-TAIL_LINES).map((line) => line.slice(0, TAIL_CHARACTERS)))
+    if (message.startsWith(UNCAUGHT)) this.uncaught = message.slice(UNCAUGHT.length)
     if (message.startsWith('FATAL ERROR: ')) this.#fatal = this.#lines.at(-1) ?? ''
     this.#lines.splice(0, this.#lines.length - TAIL_LINES)
   }

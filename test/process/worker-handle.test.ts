@@ -214,18 +214,24 @@ test('one that leaves by itself does not serve from then on, and has not retired
   await until(() => heard.includes('retired'))
 })
 
+/** As a suspended master: resolves in the turn in which all timers of up to `ms` are late, behind them. */
+function standStill(ms: number): Promise<void> {
+  const behind = new Promise<void>((resolve) => setTimeout(resolve, ms + 1))
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms + 100)
+  return behind
+}
+
 test('a `ready` that waited while its master was suspended comes in time; one of a process that is killed does not', async () => {
   const START_MS = 5
-  const late = () => new Promise((resolve) => setTimeout(resolve, START_MS)) // right after the timer of the handle
   const waiting = fake(START_MS)
-  await late()
+  await standStill(START_MS)
   waiting.says(ready) // what a loop reads after its timers
   await nextTurn()
   assert.is(waiting.handle.state, 'ready')
   assert.equal(waiting.process.signals, [])
 
   const silent = fake(START_MS)
-  await late()
+  await standStill(START_MS)
   await nextTurn()
   assert.equal(silent.process.signals, ['SIGKILL'])
   silent.says(ready)
@@ -244,9 +250,7 @@ test('an end that waited to be read while its master was suspended is no kill, n
     says(ready)
     handle.stop(1)
   }
-  const after = new Promise((resolve) => setTimeout(resolve, 2 + SLACK_MS)) // in the turn of the handles' timers, and behind them
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100 + SLACK_MS) // the loop stands still
-  await after
+  await standStill(1 + SLACK_MS)
   ended.process.emit('exit', 0, null) // what a loop reads after its timers
   ended.process.emit('close')
   tells.says({ type: 'telling' })

@@ -12,13 +12,14 @@ type Known = WorkerCallbackName | keyof ConnectionCallbacks<unknown, unknown> | 
 
 /** Those that are called without anything to answer, or too late for it. */
 const SILENT: ReadonlySet<string> = new Set<Known>([
-  ...(['onWorkerStart', 'onWorkerStop', 'onWorkerActive', 'onWorkerRetire', 'onWorkerReload'] as const),
+  ...(['onWorkerStop', 'onWorkerRetire', 'onWorkerReload'] as const),
   ...(['onWorkerMessage', 'onSendFail', 'onWorkerBufferFull', 'onWorkerBufferDrain'] as const),
   ...(['onClose', 'onError', 'onBufferFull', 'onBufferDrain'] as const),
 ])
 const KNOWN: ReadonlySet<string> = new Set<string>([
   ...SILENT,
   ...['onConnect', 'onMessage'],
+  ...['onWorkerStart', 'onWorkerActive'], // a server that pushes begins there
   ...['onWebSocketConnect', 'onWebSocketConnected', 'onWebSocketClose', 'onWebSocketPing', 'onWebSocketPong'],
 ])
 

@@ -336,11 +336,13 @@ test('a Worker that answers nobody is told once, when it starts; one that may an
   await inSandbox(async (box) => {
     const module = box.file(
       'app.js',
-      `import { Worker } from 'millrace'
+      `import { Timer, Worker } from 'millrace'
       new Worker('http://127.0.0.1:0', { name: 'mute', count: 2, onClose() {} })
       new Worker('text://127.0.0.1:0', { name: 'greeter', onConnect: (connection) => connection.send('hello') })
       new Worker('websocket://127.0.0.1:0', { name: 'pusher', onWebSocketConnected() {} })
       new Worker('text://127.0.0.1:0', { name: 'late' }).onWorkerStart = (worker) => { worker.onMessage = () => {} }
+      const clock = new Worker('text://127.0.0.1:0', { name: 'clock' }) // pushes, and answers nothing
+      clock.onWorkerStart = () => Timer.add(60, () => clock.broadcast('now'))
       new Worker({ name: 'box' })
       Worker.runAll()`,
     )
